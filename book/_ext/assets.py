@@ -1,0 +1,28 @@
+"""Load the heavy scripts only on the pages that use them, and load them last."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from docutils import nodes
+
+
+def _trim(app: Any, page: str, template: str, context: Any, doctree: Any) -> None:
+    body = str(context.get("body", ""))
+    widgets = "application/vnd.jupyter.widget-view+json" in body
+    maths = widgets or (
+        doctree is not None
+        and any(True for kind in (nodes.math, nodes.math_block) for _ in doctree.findall(kind))
+    )
+    kept = []
+    for script in context["script_files"]:
+        name = str(getattr(script, "filename", script) or "")
+        if ("mathjax" in name and not maths) or ("widgets/embed" in name and not widgets):
+            continue
+        kept.append(script)
+    context["script_files"] = kept
+
+
+def setup(app: Any) -> dict[str, Any]:
+    app.connect("html-page-context", _trim, priority=950)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,79 @@
+"""The file under a checkpoint: safetensors, a JSON header, a checksum of the tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from . import __version__, files
+
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged, foreign, or does not fit what it says it is."""
+
+
+def write(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Write both to `path`, aside and renamed. Returns the header as a reader will see it."""
+    import safetensors.torch
+
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"{path}: a checkpoint's name ends in .safetensors")
+    header = {**header, "format": FORMAT, "hash": _hash(tensors)}
+    try:
+        text = json.dumps(header, allow_nan=False, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"info must be JSON without NaN: {one_line(error)}") from error
+    files.write(path, safetensors.torch.save(tensors, {"ddpm_lite": text}))
+    seen: dict[str, Any] = json.loads(text)
+    return seen
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(header, tensors) of an intact file of this format, else CheckpointError."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get("ddpm_lite")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path} is truncated or no safetensors file: {one_line(error)}"
+        ) from error
+    if text is None:
+        raise CheckpointError(f"{path} is a safetensors file, but not one of ddpm_lite")
+    try:
+        info = json.loads(text)
+        version, told = info["format"], info["hash"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its header is damaged: {one_line(error)}") from error
+    if version != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {version!r}, ddpm_lite {__version__} reads {FORMAT}: "
+            "use the version that wrote it"
+        )
+    if told != _hash(tensors):
+        raise CheckpointError(f"{path} is damaged: its tensors are not those that were written")
+    return info, tensors
+
+
+def _hash(tensors: dict[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and bytes: safetensors itself has no checksum."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)} ".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def one_line(error: BaseException) -> str:
+    """The error's message without its line breaks, shortened."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

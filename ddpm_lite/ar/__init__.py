@@ -1,0 +1,22 @@
+"""Autoregressive image models: a chain of easy draws, one position at a time."""
+
+from .base import ARModel, Cache, State, naive
+from .conv import MaskedConv2d, PixelCNN
+from .dense import MADE, LinearAR, Marginal
+from .gated import GatedPixelCNN
+from .heads import Categorical, LogisticMixture
+
+__all__ = [
+    "ARModel",
+    "Cache",
+    "Categorical",
+    "GatedPixelCNN",
+    "LinearAR",
+    "LogisticMixture",
+    "MADE",
+    "Marginal",
+    "MaskedConv2d",
+    "PixelCNN",
+    "State",
+    "naive",
+]

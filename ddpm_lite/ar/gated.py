@@ -1,0 +1,213 @@
+"""The gated PixelCNN (van den Oord et al. 2016, "Conditional Image Generation with PixelCNN
+Decoders"), read twice: `features` for a whole image at once, `features_at` pixel by pixel.
+
+Two stacks remove the blind spot. The vertical one sees every row above; the horizontal one sees the
+pixels to the left in its own row, and is told of the rows above through a 1×1 link. Causality is in
+two shifts at the very start: the vertical stack's input moves down by one row, the horizontal one's
+right by one pixel. From there on a layer may read its own position, and no mask is needed: the
+kernels have no weights below or to the right of their centre.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .base import Cache, Label
+from .heads import LevelEmbedding, PixelModel, make_head
+
+
+def gate(x: Tensor) -> Tensor:
+    """tanh(first half of the channels) · sigmoid(second half); eq. 2 of the paper."""
+    a, b = x.chunk(2, 1)
+    return torch.tanh(a) * torch.sigmoid(b)
+
+
+class GatedLayer(nn.Module):
+    """One layer of both stacks: (v, h) -> (v, h, g); g [B,width,H,W] goes to the output.
+
+    v [B,cin,H,W] at row r has seen rows above r; h at (r, c) rows above and columns left of c.
+    """
+
+    def __init__(
+        self, cin: int, width: int, kernel: int, classes: int | None, dropout: float, last: bool
+    ) -> None:
+        super().__init__()
+        self.pad = p = kernel // 2
+        self.adds = cin == width  # the first layer's 8C features of levels carry no residual
+        self.vertical = nn.Conv2d(cin, 2 * width, (p + 1, kernel))
+        self.horizontal = nn.Conv2d(cin, 2 * width, (1, p + 1))
+        self.link = nn.Conv2d(2 * width, 2 * width, 1, bias=False)
+        self.residual = None if last else nn.Conv2d(width, width, 1, bias=False)
+        self.label = None if classes is None else nn.Embedding(classes + 1, 4 * width)
+        if self.label is not None:
+            nn.init.zeros_(self.label.weight)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, v: Tensor, h: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        p = self.pad
+        below = self.vertical(F.pad(self.dropout(v), (p, p, p, 0)))  # [B,2W,H,W]
+        beside = self.horizontal(F.pad(self.dropout(h), (p, 0, 0, 0))) + self.link(below)
+        if self.label is not None:
+            to_v, to_h = self.label(rows)[:, :, None, None].chunk(2, 1)
+            below, beside = below + to_v, beside + to_h
+        g = gate(beside)  # [B,W,H,W]
+        if self.residual is None:  # the last layer: only g is read
+            return v, h, g
+        out = self.residual(g)
+        return gate(below), h + out if self.adds else out, g
+
+
+class GatedPixelCNN(PixelModel):
+    """`layers` gated layers of `width` channels under a head ("categorical" or "logistic").
+
+    The first kernel is 5 wide (7 on images larger than 16), the others 3. Dropout sits inside the
+    branches, before the convolutions: on the residual stream it would compound over layers.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        levels: int,
+        width: int = 64,
+        layers: int = 8,
+        head: str = "categorical",
+        classes: int | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(
+            shape,
+            levels,
+            classes,
+            width=width,
+            layers=layers,
+            head=head,
+            classes=classes,
+            dropout=dropout,
+        )
+        C, H, W = self.shape
+        self.embed = LevelEmbedding(levels)
+        first = 5 if max(H, W) <= 16 else 7
+        self.layers = nn.ModuleList(
+            GatedLayer(
+                width if l else 8 * C, width, 3 if l else first, classes, dropout, l == layers - 1
+            )
+            for l in range(layers)
+        )
+        self.skip = nn.Conv2d(layers * width, width, 1)
+        self.head = make_head(head, width, C, levels)
+
+    def features(self, x: Tensor, rows: Tensor | None) -> Tensor:
+        e = self.embed(x).permute(0, 1, 4, 2, 3).flatten(1, 2)  # [B,8C,H,W]
+        v = F.pad(e, (0, 0, 1, -1))  # down by one row
+        h = F.pad(e, (1, -1, 0, 0))  # right by one pixel
+        gated = []
+        for layer in self.layers:
+            v, h, g = layer(v, h, rows)
+            gated.append(g)
+        return self.skip(torch.cat(gated, 1))
+
+    # ---- the same, one pixel at a time
+
+    @torch.no_grad()
+    def begin(self, n: int, label: Label = None) -> Cache:
+        cache = super().begin(n, label)
+        width = self.skip.out_channels
+        gated = self.skip.weight.new_zeros(n, len(self.layers) * width)
+        cache.buffers = Buffers(
+            layers=[
+                CachedLayer(layer, self.shape[2], cache.rows, g)
+                for layer, g in zip(self.layers, gated.split(width, 1), strict=True)
+            ],
+            gated=gated,
+            skip=self.skip.weight[:, :, 0, 0].T.contiguous(),
+        )
+        return cache
+
+    def features_at(self, cache: Cache, pixel: int) -> Tensor:
+        layers = cache.buffers.layers
+        row, column = divmod(pixel, self.shape[2])
+        if column == 0:  # a new row: the vertical stack, all columns at once
+            v = self.embed(cache.x[:, :, row - 1].permute(2, 0, 1)).flatten(2)  # [W,n,8C]
+            v = v if row else torch.zeros_like(v)
+            for layer in layers:
+                v = layer.begin_row(v)
+        else:
+            left = self.embed(cache.x[:, :, row, column - 1])  # [n,C,8]
+            layers[0].columns[column].copy_(left.flatten(1))
+        for layer, above in zip(layers, [*layers[1:], None], strict=True):
+            layer.pixel(column, above.columns[column] if above else None)
+        return torch.addmm(self.skip.bias, cache.buffers.gated, cache.buffers.skip)  # [n,F]
+
+
+@dataclass
+class Buffers:
+    """One run of sampling: the layers, and the gates of the pixel in hand on their way out."""
+
+    layers: list[CachedLayer]
+    gated: Tensor  # [n,L·width]: each layer writes its own columns
+    skip: Tensor  # [L·width,F]
+
+
+class CachedLayer:
+    """A `GatedLayer` with its weights packed for matrix products, and the inputs it will reread.
+
+    Columns come first and images second, [W,n,·], so that one column's images, and likewise a
+    whole row of columns, are a matrix without copying.
+    """
+
+    def __init__(self, layer: GatedLayer, W: int, rows: Tensor | None, g: Tensor) -> None:
+        weight, p, (n, width) = layer.vertical.weight, layer.pad, g.shape
+        cin = weight.shape[1]
+        self.pad, self.adds, self.g = p, layer.adds, g
+        self.vertical = list(weight.permute(3, 2, 1, 0).flatten(1, 2))  # kernel × [(p+1)cin,2width]
+        self.horizontal = layer.horizontal.weight[:, :, 0].permute(2, 1, 0).flatten(0, 1)
+        self.link = layer.link.weight[:, :, 0, 0].T.contiguous()
+        self.residual = (
+            None if layer.residual is None else layer.residual.weight[:, :, 0, 0].T.contiguous()
+        )
+        self.to_v, to_h = weight.new_zeros(2, n, 2 * width)
+        if layer.label is not None:
+            self.to_v, to_h = layer.label(rows).chunk(2, 1)  # [n,2width] each
+        self.bias_v, self.bias_h = layer.vertical.bias, layer.horizontal.bias + to_h
+        # the vertical stack's last p+1 input rows, with p empty columns on either side
+        self.rows = weight.new_zeros(W + 2 * p, n, p + 1, cin)
+        # the horizontal stack's input in the present row, with p empty columns on the left
+        beside = weight.new_zeros(n, p + W, cin)
+        self.columns = list(beside[:, p:].unbind(1))  # W × [n,cin]
+        self.windows = [beside[:, c : c + p + 1].flatten(1) for c in range(W)]  # W × [n,(p+1)cin]
+        self.linked = weight.new_zeros(W, n, 2 * width)  # the row's news from above, and the bias
+        self.gates = weight.new_zeros(n, 2 * width)
+        self.halves = self.gates.chunk(2, 1)
+
+    def begin_row(self, v: Tensor) -> Tensor:
+        """Take the vertical input [W,n,cin] of a row; return the vertical output [W,n,width]."""
+        (W, n, _), p = v.shape, self.pad
+        for t in range(p):  # the rows move up by one
+            self.rows[:, :, t] = self.rows[:, :, t + 1]
+        self.rows[p : p + W, :, p] = v
+        rows = self.rows.flatten(2)  # [W+2p,n,(p+1)cin]
+        below = self.bias_v.expand(W * n, -1)
+        for t, weight in enumerate(self.vertical):  # one product per column of the kernel
+            below = torch.addmm(below, rows[t : t + W].flatten(0, 1), weight)  # [Wn,2width]
+        torch.mm(below, self.link, out=self.linked.flatten(0, 1))
+        self.linked += self.bias_h
+        if self.residual is None:  # nothing reads the last layer's vertical output
+            return v
+        return gate((below.view(W, n, -1) + self.to_v).flatten(0, 1)).view(W, n, -1)
+
+    def pixel(self, column: int, out: Tensor | None) -> None:
+        """One pixel of the horizontal stack: its gates into g, the next layer's input into out."""
+        torch.addmm(self.linked[column], self.windows[column], self.horizontal, out=self.gates)
+        a, b = self.halves
+        torch.mul(a.tanh_(), b.sigmoid_(), out=self.g)
+        if out is None or self.residual is None:
+            return
+        if self.adds:
+            torch.addmm(self.columns[column], self.g, self.residual, out=out)
+        else:
+            torch.mm(self.g, self.residual, out=out)

@@ -1,0 +1,257 @@
+"""Checkpoints: one safetensors file whose header says what it is. No pickle, so no code inside.
+
+The header holds one JSON text: format, spec (from which `build` makes the model again), schedule,
+configuration, data and its hash, seed, step, metrics, versions, and a hash of the tensors. A file
+saved with a `TrainState` also holds the optimiser and the averaged weights, so that training goes
+on from it bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import math
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import __version__, files
+from ._container import CheckpointError, one_line, read, write
+from .data import Images
+from .schedules import SCHEDULES, Schedule, from_spec
+from .train import TrainConfig, TrainState
+
+COMMITTED = Path(__file__).parent / "checkpoints"
+
+# Every class that a file may name, and the module that defines it. Nothing else is looked up.
+CLASSES = {
+    "Denoiser": "diffusion",
+    "GatedPixelCNN": "ar.gated",
+    "ImageGPT": "ar.transformer",
+    "LinearAR": "ar.dense",
+    "MADE": "ar.dense",
+    "Marginal": "ar.dense",
+    "PixelCNN": "ar.conv",
+    "Ruler": "ruler",
+    "UNet": "unet",
+}
+
+
+def build(spec: dict[str, Any]) -> Any:
+    """The model or schedule that a spec describes, freshly initialised.
+
+    A spec is {"class": name, **arguments}; arguments that are specs themselves are built first.
+    Raises CheckpointError, listing the known classes, for any other name, and for arguments that
+    the class does not take.
+    """
+    if not isinstance(spec, dict) or not isinstance(spec.get("class"), str):
+        raise CheckpointError(f'a spec is a table with an entry "class", not {spec!r:.60}')
+    arguments = {k: _argument(v) for k, v in spec.items() if k != "class"}
+    name = spec["class"]
+    try:
+        if name in SCHEDULES:
+            return from_spec(spec)
+        if name in CLASSES:
+            module = importlib.import_module(f".{CLASSES[name]}", __package__)
+            return getattr(module, name)(**arguments)
+    except (TypeError, ValueError, RuntimeError, MemoryError) as error:
+        raise CheckpointError(f"cannot build {name} from its spec: {one_line(error)}") from error
+    known = ", ".join(sorted([*CLASSES, *SCHEDULES]))
+    raise CheckpointError(f"unknown class {name!r} in a spec: known are {known}")
+
+
+def save(
+    path: str | os.PathLike[str], model: nn.Module, state: TrainState | None = None, **info: Any
+) -> dict[str, Any]:
+    """Write `model`, and with `state` all that training needs to go on. Returns the header.
+
+    `info` is any JSON; three entries are known: `schedule` (a Schedule: its spec is stored), `data`
+    (Images: name, note, hash, shape and levels are stored), `metrics`. The file is written aside
+    and renamed: nothing half-written is ever seen under `path`.
+
+    Raises CheckpointError for weights that are not float32 and for info that JSON cannot hold,
+    OSError where the file cannot be written.
+    """
+    if any(p.dtype != torch.float32 for p in model.parameters()):
+        raise CheckpointError("checkpoints hold float32 weights: call model.float() first")
+    tensors = _prefixed("model", model.state_dict())
+    if state is not None:
+        moments = state.optimizer.state_dict()["state"]
+        tensors |= _prefixed("ema", state.ema) | _prefixed("best", state.best or {})
+        tensors |= {f"optimizer.{i}.{k}": v for i, m in moments.items() for k, v in m.items()}
+        info |= {
+            "config": dataclasses.asdict(state.config),
+            "step": state.step,
+            "best_loss": state.best_loss if math.isfinite(state.best_loss) else None,
+            "best_step": state.best_step,
+        }
+    return _write(Path(path), model, tensors, info)
+
+
+def load(
+    path: str | os.PathLike[str], device: torch.device | str = "cpu"
+) -> tuple[Any, TrainState | None, dict[str, Any]]:
+    """Read what `save` wrote: (model, state, info). The state is None where none was saved.
+
+    The model holds the raw weights, those that training goes on from; `pretrained` gives the
+    averaged ones. Raises CheckpointError for anything but an intact checkpoint of this format.
+    """
+    path = Path(path)
+    info, tensors = read(path)
+    model = _filled(info, _under("model", tensors), path).to(device)
+    if not any(name.startswith(("optimizer.", "ema.")) for name in tensors):
+        return model, None, info
+    try:
+        state = TrainState(model, TrainConfig(**info["config"]))
+        state.step, state.best_step = int(info["step"]), int(info["best_step"])
+        state.best_loss = math.inf if info["best_loss"] is None else float(info["best_loss"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in _under("optimizer", tensors).items():
+            index, key = name.split(".")
+            moments.setdefault(int(index), {})[key] = value
+        groups = state.optimizer.state_dict()["param_groups"]
+        state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: its training state is damaged: {one_line(error)}"
+        ) from error
+    state.ema = {k: v.to(device) for k, v in _under("ema", tensors).items()}
+    best = {k: v.to(device) for k, v in _under("best", tensors).items()}
+    state.best = best or None
+    return model, state, info
+
+
+def pretrained(name: str | os.PathLike[str], device: torch.device | str = "cpu") -> Any:
+    """A trained model, ready for use: averaged weights, eval mode, the header as `.info`.
+
+    `name` is one of `names()`, or the path of a file that ends in `.safetensors`. The weights are
+    the best average that training saw, else the latest average, else the model's own; those stored
+    as float16 come back as float32. Raises CheckpointError, listing the names, for any other name.
+    """
+    if str(name).endswith(".safetensors"):
+        path = Path(name)
+    elif str(name) in names():
+        path = COMMITTED / f"{name}.safetensors"
+    else:
+        known = ", ".join(names()) or "none yet"
+        raise CheckpointError(
+            f"no checkpoint is called {str(name)!r}: known are {known}; or give a .safetensors file"
+        )
+    info, tensors = read(path)
+    weights = _under("best", tensors) or _under("ema", tensors) or _under("model", tensors)
+    model = _filled(info, weights, path).to(device).eval()
+    model.info = info
+    return model
+
+
+def names() -> list[str]:
+    """The checkpoints that come with the package."""
+    return sorted(path.stem for path in COMMITTED.glob("*.safetensors"))
+
+
+def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The header of a checkpoint alone, checked; the model is not built."""
+    return read(Path(path))[0]
+
+
+def rounded(model: nn.Module) -> nn.Module:
+    """`model`, its parameters rounded in place to what float16 can hold: as committed."""
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if not p.half().isfinite().all():
+                raise CheckpointError(f"{name} does not fit into float16")
+            p.copy_(p.half())
+    return model
+
+
+def export(path: str | os.PathLike[str], model: nn.Module, **info: Any) -> dict[str, Any]:
+    """Write the committed form of what `pretrained` gave: float16 parameters, and a .json beside.
+
+    Evaluate `rounded(model)` and pass `metrics=`, so that the figures are those of the file. The
+    .json is derived: the header, with the file's size and sha256. Returns it.
+    """
+    path = Path(path)
+    kept = {k: v for k, v in getattr(model, "info", {}).items() if k not in ("format", "spec")}
+    halves = {name for name, _ in model.named_parameters()}
+    weights = {k: v.half() if k in halves else v for k, v in rounded(model).state_dict().items()}
+    header = _write(path, model, _prefixed("model", weights), kept | info)
+    data = path.read_bytes()
+    header |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    text = json.dumps(header, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    files.write(path.with_suffix(".json"), text.encode())
+    return header
+
+
+# -- helpers -------------------------------------------------------------------------------------
+
+
+def _write(
+    path: Path, model: nn.Module, tensors: dict[str, Tensor], info: dict[str, Any]
+) -> dict[str, Any]:
+    versions = {
+        "ddpm_lite": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    spec: dict[str, Any] = model.spec  # type: ignore[assignment]
+    header = {
+        "versions": versions,  # an exported file keeps those it was trained with
+        **_described(spec, info),
+        "spec": spec,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    return write(path, header, tensors)
+
+
+def _described(spec: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
+    """`info` with schedules and images replaced by their descriptions."""
+    found: dict[str, Any] = {k: spec[k] for k in ("shape", "levels") if k in spec}
+    for key, value in info.items():
+        if isinstance(value, Schedule):
+            found[key] = value.spec
+        elif isinstance(value, Images):
+            found[key] = {"name": value.name, "hash": value.hash, "note": value.note}
+            found |= {"shape": list(value.shape), "levels": value.levels}
+        else:
+            found[key] = value
+    return found
+
+
+def _filled(info: dict[str, Any], weights: dict[str, Tensor], path: Path) -> Any:
+    """The model of the header's spec, holding `weights`, which must fit it name by name."""
+    with torch.random.fork_rng(devices=[]):  # initialisation must not move the caller's generator
+        model = build(info.get("spec", {}))
+    if not isinstance(model, nn.Module):
+        raise CheckpointError(f"{path}: its spec describes a schedule, not a model")
+    wanted = {k: list(v.shape) for k, v in model.state_dict().items()}
+    found = {k: list(v.shape) for k, v in weights.items()}
+    if wanted != found:
+        name = min(k for k in wanted | found if wanted.get(k) != found.get(k))
+        raise CheckpointError(
+            f"{path}: weights do not fit the spec: {name} is {found.get(name, 'missing')}, "
+            f"the model has {wanted.get(name, 'none')}"
+        )
+    model.load_state_dict(weights)  # casts float16 to the model's float32
+    return model
+
+
+def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{k}": v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    start = f"{prefix}."
+    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+
+
+def _argument(value: Any) -> Any:
+    """Specs become what they describe, lists (JSON has no tuples) tuples."""
+    if isinstance(value, dict):
+        return build(value)
+    return tuple(map(_argument, value)) if isinstance(value, list) else value

@@ -1,0 +1,65 @@
+"""Noise schedules: how much of the image and how much noise there is at each time.
+
+One convention throughout: **t = 0 is data, t = 1 is noise**, a noisy image is
+``x = alpha * x0 + sigma * eps`` and ``log_snr = log(alpha² / sigma²)``.
+
+A schedule is a path, which ties alpha to sigma, and a ratio sigma/alpha that runs along it:
+
+=======  ==================  ==========================================
+path     tie                 who uses it
+=======  ==================  ==========================================
+``vp``   alpha² + sigma² = 1  DDPM (variance preserving)
+``flow`` alpha + sigma = 1    flow matching, rectified flow
+``ve``   alpha = 1            score matching with Langevin dynamics, EDM
+=======  ==================  ==========================================
+
+Samplers, the ELBO and the ODE know a schedule only as a *grid*: rows (alpha, sigma), the
+noisiest first. Lectures write ᾱ; the code's ``alpha`` is √ᾱ (DDPM's own α_t is 1 - β_t).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from .base import Schedule, on_path
+from .continuous import Flow, Karras, Shifted, log_snr_grid, shifted
+from .discrete import Cosine, Discrete, LinearBeta, Sigmoid, zero_terminal_snr
+
+__all__ = [
+    "SCHEDULES",
+    "Cosine",
+    "Discrete",
+    "Flow",
+    "Karras",
+    "LinearBeta",
+    "Schedule",
+    "Shifted",
+    "Sigmoid",
+    "from_spec",
+    "log_snr_grid",
+    "on_path",
+    "shifted",
+    "zero_terminal_snr",
+]
+
+
+def from_spec(spec: dict[str, Any]) -> Schedule:
+    """The schedule that a spec describes. ValueError names the known ones."""
+    arguments = dict(spec)
+    name = arguments.pop("class", None)
+    if name not in SCHEDULES:
+        raise ValueError(f"unknown schedule {name!r}: known are {', '.join(sorted(SCHEDULES))}")
+    if "schedule" in arguments:
+        arguments["schedule"] = from_spec(arguments["schedule"])
+    return SCHEDULES[name](**arguments)
+
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "Cosine": Cosine,
+    "Discrete": Discrete,
+    "Flow": Flow,
+    "Karras": Karras,
+    "LinearBeta": LinearBeta,
+    "Sigmoid": Sigmoid,
+    "shifted": shifted,
+    "zero_terminal_snr": zero_terminal_snr,
+}

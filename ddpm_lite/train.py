@@ -1,0 +1,246 @@
+"""One training loop for both families: the loss is a function, the loop an iterator.
+
+Batches and draws are functions of (seed, step), dropout of (seed, step, rank). So a resumed run is
+the run that was interrupted, bit for bit on one machine, and two processes train the model that one
+process trains.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from . import diffusion
+from .data import Images, to_unit
+from .draws import Draws, batch_indices, seeded, share
+from .schedules import Schedule
+
+# loss_fn(model, x uint8[B, C, H, W], y int64[B], draws) -> scalar
+LossFn = Callable[[nn.Module, Tensor, Tensor, Draws], Tensor]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. Everything a run depends on, beside the model, the images and the loss.
+
+    Attributes:
+        steps: length of the run in optimiser steps; the learning rate's decay ends there.
+        batch: images per step over all processes.
+        lr: highest learning rate of AdamW, reached after `warmup` steps of linear growth.
+        decay: "cosine" (to zero at `steps`) or "none".
+        weight_decay: AdamW's, on parameters of two or more axes only.
+        clip: largest norm of the gradient; longer ones are scaled down to it.
+        ema: decay of the averaged weights; after s steps min(ema, (1 + s) / (10 + s)) is used, so
+            that a short run's average is not dominated by the first weights.
+        label_drop: probability with which a label is replaced by the null class.
+        bf16: run the forward pass under bfloat16 autocast.
+        channels_last: keep convolution weights in channels-last layout (faster with bf16 on CPU).
+        seed: of batch order, draws and dropout (not of the initial weights).
+    """
+
+    steps: int = 1500
+    batch: int = 64
+    lr: float = 2e-3
+    warmup: int = 100
+    decay: str = "cosine"
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.995
+    label_drop: float = 0.1
+    bf16: bool = False
+    channels_last: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (("steps", 1), ("batch", 1), ("warmup", 0), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < low:
+                raise ValueError(f"{name} must be a whole number of at least {low}, not {value!r}")
+        if self.decay not in ("cosine", "none"):
+            raise ValueError(f"decay must be 'cosine' or 'none', not {self.decay!r}")
+        for name in ("lr", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
+        for name in ("weight_decay", "ema", "label_drop"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)!r}")
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of step `step` = 0, 1, …, steps − 1."""
+        rate = self.lr * min(1.0, (step + 1) / max(1, self.warmup))
+        if self.decay == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+        return rate
+
+
+class TrainState:
+    """What a run carries from step to step beside the model's own weights.
+
+    `step` counts the finished steps; `optimizer` is AdamW; `ema` holds a name -> tensor table of
+    averaged weights (buffers of integers are copied: their average means nothing); `best`,
+    `best_loss`, `best_step` hold the averaged weights that did best on the validation images, where
+    somebody watches them (`fit`).
+    """
+
+    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+        self.config = config
+        self.step = 0
+        matrices = [p for p in model.parameters() if p.ndim >= 2]
+        vectors = [p for p in model.parameters() if p.ndim < 2]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": config.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
+            lr=config.lr,
+        )
+        self.ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        self.best: dict[str, Tensor] | None = None
+        self.best_loss, self.best_step = math.inf, 0
+
+    @torch.no_grad()
+    def advance(self, model: nn.Module) -> None:
+        """One step of the optimiser has been taken: average the weights and count it."""
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.ema[name].lerp_(value, 1 - decay)
+            else:
+                self.ema[name].copy_(value)
+        self.step += 1
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights to use the model with: the best average that was seen, else the latest."""
+        return self.ema if self.best is None else self.best
+
+
+class Step(NamedTuple):
+    """What `train` yields: the count of finished steps, the loss, the gradient's norm unclipped."""
+
+    step: int
+    loss: float
+    grad_norm: float
+
+
+class _Loss(nn.Module):
+    """What DDP wraps. Around the model itself it would hide `log_prob` and miss its gradients."""
+
+    def __init__(self, model: nn.Module, loss_fn: LossFn) -> None:
+        super().__init__()
+        self.model, self.loss_fn = model, loss_fn
+
+    def forward(self, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+        return self.loss_fn(self.model, x, y, draws)
+
+
+def train(
+    model: nn.Module, images: Images, loss_fn: LossFn, config: TrainConfig, state: TrainState
+) -> Iterator[Step]:
+    """Train `model` in place from `state.step` to `config.steps`, yielding after every step.
+
+    `state` is advanced before each yield, so that it can be saved there. Under torchrun (an
+    initialised process group) every process calls this with the same arguments.
+
+    Raises ValueError for a batch that the processes cannot share evenly, FloatingPointError where
+    the loss or the gradient is not finite (model and state are then those of the step before).
+    """
+    rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    if len(images) == 0:
+        raise ValueError("there are no images to train on")
+    device = next(model.parameters()).device
+    x, y = images.x.to(device), images.y.to(device)
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loss_of: nn.Module = _Loss(model, loss_fn)
+    if ranks > 1:
+        loss_of = DistributedDataParallel(loss_of, broadcast_buffers=False)
+    while state.step < config.steps:
+        model.train()  # whoever consumed the last step may have evaluated
+        at = batch_indices(len(images), config.batch, config.seed, state.step)
+        rows = torch.from_numpy(at[share(config.batch, rank, ranks)]).to(device)
+        draws = Draws(config.seed, state.step, config.batch, rank, ranks, device)
+        with seeded(device, config.seed, state.step, rank):
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+                loss = loss_of(x[rows], y[rows], draws)
+            state.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        loss = _mean_over_ranks(loss.detach(), ranks)
+        if not (loss.isfinite() and norm.isfinite()):
+            raise FloatingPointError(
+                f"loss {loss:.4g}, gradient norm {norm:.4g} in step {state.step + 1}: lower the lr"
+            )
+        for group in state.optimizer.param_groups:
+            group["lr"] = config.lr_at(state.step)
+        state.optimizer.step()
+        state.advance(model)
+        yield Step(state.step, loss.item(), norm.item())
+
+
+def _mean_over_ranks(value: Tensor, ranks: int) -> Tensor:
+    if ranks > 1:
+        dist.all_reduce(value)
+    return value / ranks
+
+
+# -- losses --------------------------------------------------------------------------------------
+
+
+def _labels(model: nn.Module, y: Tensor, draws: Draws, drop: float) -> Tensor | None:
+    """Labels [B] with a share `drop` of them −1, the null class; None for a model without."""
+    spec: dict[str, Any] = model.spec  # type: ignore[assignment]
+    if spec.get("net", spec).get("classes") is None:
+        return None
+    return torch.where(draws.uniform() < drop, -1, y)
+
+
+def ar_loss(
+    model: nn.Module, x: Tensor, y: Tensor, draws: Draws, label_drop: float = 0.0
+) -> Tensor:
+    """Mean exact negative log-likelihood in bits/dim, so that a curve reads like the result."""
+    label = _labels(model, y, draws, label_drop)
+    nats = -model.log_prob(x.long(), label)  # type: ignore[operator]  # [B]
+    return nats.mean() / (math.log(2) * x[0].numel())
+
+
+def diffusion_loss(
+    schedule: Schedule,
+    levels: int,
+    label_drop: float = 0.0,
+    weight: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> LossFn:
+    """Mean squared error of a Denoiser's raw output, at a random noise level for each image.
+
+    A discrete schedule draws its level uniformly from 1, …, T (Ho et al. 2020, algorithm 1; level
+    0 is the data), a continuous one its time from [0, 1). `weight(alpha, sigma) -> [B]`; None
+    weighs all levels alike (Ho et al. 2020, eq. 14).
+    """
+
+    def loss_fn(model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+        alpha, sigma = schedule.draw(draws.uniform())  # [B] float64
+        noise, label = draws.normal(*x.shape[1:]), _labels(model, y, draws, label_drop)
+        weights = None if weight is None else weight(alpha, sigma)
+        return diffusion.loss(
+            model, to_unit(x, levels), alpha, sigma, noise, label=label, weight=weights
+        )
+
+    return loss_fn
+
+
+def loss_for(
+    model: nn.Module, levels: int, config: TrainConfig, schedule: Schedule | None = None
+) -> LossFn:
+    """The loss that goes with a model. ValueError for a denoiser without a schedule."""
+    if isinstance(model, diffusion.Denoiser):
+        if schedule is None:
+            raise ValueError("a denoiser is trained on a schedule: give one, such as Cosine()")
+        return diffusion_loss(schedule, levels, config.label_drop)
+    return partial(ar_loss, label_drop=config.label_drop)
