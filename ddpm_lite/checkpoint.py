@@ -134,15 +134,7 @@ def pretrained(name: str | os.PathLike[str], device: torch.device | str = "cpu")
     the best average that training saw, else the latest average, else the model's own; those stored
     as float16 come back as float32. Raises CheckpointError, listing the names, for any other name.
     """
-    if str(name).endswith(".safetensors"):
-        path = Path(name)
-    elif str(name) in names():
-        path = COMMITTED / f"{name}.safetensors"
-    else:
-        known = ", ".join(names()) or "none yet"
-        raise CheckpointError(
-            f"no checkpoint is called {str(name)!r}: known are {known}; or give a .safetensors file"
-        )
+    path = _path(name)
     info, tensors = read(path)
     weights = _under("best", tensors) or _under("ema", tensors) or _under("model", tensors)
     model = _filled(info, weights, path).to(device).eval()
@@ -155,9 +147,9 @@ def names() -> list[str]:
     return sorted(path.stem for path in COMMITTED.glob("*.safetensors"))
 
 
-def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The header of a checkpoint alone, checked; the model is not built."""
-    return read(Path(path))[0]
+def read_info(name: str | os.PathLike[str]) -> dict[str, Any]:
+    """The header of what `pretrained` would give, checked; the model is not built."""
+    return read(_path(name))[0]
 
 
 def rounded(model: nn.Module) -> nn.Module:
@@ -207,6 +199,17 @@ def _write(
         "parameters": sum(p.numel() for p in model.parameters()),
     }
     return write(path, header, tensors)
+
+
+def _path(name: str | os.PathLike[str]) -> Path:
+    if str(name).endswith(".safetensors"):
+        return Path(name)
+    if str(name) in names():
+        return COMMITTED / f"{name}.safetensors"
+    known = ", ".join(names()) or "none yet"
+    raise CheckpointError(
+        f"no checkpoint is called {str(name)!r}: known are {known}; or give a .safetensors file"
+    )
 
 
 def _described(spec: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:

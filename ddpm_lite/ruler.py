@@ -109,7 +109,9 @@ def fit_ruler(
 def bent(x: Tensor, levels: int, draws: torch.Generator, strength: float = 0.1) -> Tensor:
     """Levels [B,C,H,W] under small random affine maps, as levels again; the outside is level 0."""
     jitter = strength * torch.randn(len(x), 2, 3, generator=draws)
-    theta = torch.eye(2, 3) + jitter  # [B,2,3]: shear, scale and turn in [:, :, :2], shift in the last column
+    theta = (
+        torch.eye(2, 3) + jitter
+    )  # [B,2,3]: shear, scale and turn in [:, :, :2], shift in the last column
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)  # [B,H,W,2]
     moved = F.grid_sample(x.float(), grid, align_corners=False)
     return moved.round().clamp(0, levels - 1).to(torch.uint8)

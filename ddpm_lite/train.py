@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.distributed as dist
@@ -228,9 +228,8 @@ def diffusion_loss(
         alpha, sigma = schedule.draw(draws.uniform())  # [B] float64
         noise, label = draws.normal(*x.shape[1:]), _labels(model, y, draws, label_drop)
         weights = None if weight is None else weight(alpha, sigma)
-        return diffusion.loss(
-            model, to_unit(x, levels), alpha, sigma, noise, label=label, weight=weights
-        )
+        denoiser = cast(diffusion.Denoiser, model)
+        return diffusion.loss(denoiser, to_unit(x, levels), alpha, sigma, noise, label, weights)
 
     return loss_fn
 

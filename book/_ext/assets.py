@@ -6,10 +6,18 @@ from typing import Any
 
 from docutils import nodes
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def _maths_for_widgets(app: Any, page: str, template: str, context: Any, doctree: Any) -> None:
+    """The words beside a slider may hold maths, where the page itself has none."""
+    if WIDGET in str(context.get("body", "")):
+        app.env.get_domain("math").data["has_equations"][page] = True
+
 
 def _trim(app: Any, page: str, template: str, context: Any, doctree: Any) -> None:
     body = str(context.get("body", ""))
-    widgets = "application/vnd.jupyter.widget-view+json" in body
+    widgets = WIDGET in body
     maths = widgets or (
         doctree is not None
         and any(True for kind in (nodes.math, nodes.math_block) for _ in doctree.findall(kind))
@@ -24,5 +32,6 @@ def _trim(app: Any, page: str, template: str, context: Any, doctree: Any) -> Non
 
 
 def setup(app: Any) -> dict[str, Any]:
+    app.connect("html-page-context", _maths_for_widgets, priority=100)
     app.connect("html-page-context", _trim, priority=950)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -25,7 +25,9 @@ class Course:
         host, _, name = self.repository.partition("github.com/")
         if not host or not name:
             return ""
-        return f"https://colab.research.google.com/github/{name}/blob/{self.tag}/notebooks/{notebook}"
+        return (
+            f"https://colab.research.google.com/github/{name}/blob/{self.tag}/notebooks/{notebook}"
+        )
 
 
 def find_root(start: Path) -> Path:
@@ -39,7 +41,9 @@ def find_root(start: Path) -> Path:
 def read(folder: Path) -> Course:
     """Read `folder/course.toml`."""
     table = tomllib.loads((folder / "course.toml").read_text(encoding="utf-8"))
-    return Course(table["repository"].rstrip("/").removesuffix(".git"), table["branch"], table["tag"])
+    return Course(
+        table["repository"].rstrip("/").removesuffix(".git"), table["branch"], table["tag"]
+    )
 
 
 def _configure(app: Any, config: Any) -> None:

@@ -32,7 +32,9 @@ def checks(folder: Path) -> dict[str, str]:
 def checks_of(label: str, known: dict[str, str]) -> list[str]:
     """The checks of one equation, the one that bears exactly its name first."""
     name = "test_" + re.sub(r"\W", "_", label)
-    return [known[name] for name in sorted(n for n in known if n == name or n.startswith(f"{name}__"))]
+    return [
+        known[name] for name in sorted(n for n in known if n == name or n.startswith(f"{name}__"))
+    ]
 
 
 def _mark(app: Any, doctree: nodes.document, docname: str) -> None:

@@ -3,6 +3,7 @@
     {result}`05/fd_ar:.2f`       the value, formatted as Python would
     {result}`05/fd_ar±:.2f`      the value with its interval: 12.30 [11.90, 12.80]
     {result}`05/fd_ar@n`         another field of the record: n, unit, seed, ...
+    {result}`05/curve@ddim/10:.2f`   an entry of a recorded table or list
     {result}`times/01_factorization:.0f`   seconds a notebook took in this build
 
 The fresh results of this build (`$DDPM_LITE_RESULTS`, else `_build/results`) come first, then the
@@ -23,7 +24,7 @@ from docutils import nodes
 from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
-SYNTAX = re.compile(r"(?P<key>[^:±@\s]+)(@(?P<field>\w+))?(?P<interval>±)?(:(?P<format>.+))?")
+SYNTAX = re.compile(r"(?P<key>[^:±@\s]+)(@(?P<field>[\w./-]+))?(?P<interval>±)?(:(?P<format>.+))?")
 
 
 def folders(root: Path) -> list[Path]:
@@ -39,11 +40,25 @@ def lookup(key: str, places: list[Path]) -> dict[str, Any]:
         path = folder / f"{chapter}.json"
         if path.is_file():
             table = json.loads(path.read_text(encoding="utf-8"))
-            for spelling in (key, name):
-                if spelling in table:
-                    record: dict[str, Any] = table[spelling]
-                    return record
+            if name in table:
+                record: dict[str, Any] = table[name]
+                return record
     raise KeyError(key)
+
+
+def _dig(record: dict[str, Any], field: str) -> Any:
+    """`record[field]`, or the entry of its value that the parts of `field` name."""
+    if field in record:
+        return record[field]
+    found = record["value"]
+    for part in field.split("/"):
+        found = found[int(part)] if isinstance(found, list) else found[part]
+    return found
+
+
+def _written(value: Any, form: str) -> str:
+    text = format(value, form)
+    return text.replace("-", "\N{MINUS SIGN}") if isinstance(value, int | float) else text
 
 
 def render(text: str, places: list[Path]) -> tuple[str, str]:
@@ -51,33 +66,38 @@ def render(text: str, places: list[Path]) -> tuple[str, str]:
     match = SYNTAX.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"cannot read {text!r}; write key:format, key±:format or key@field")
-    record = lookup(match["key"], places)
-    form = match["format"] or ""
-    value = record[match["field"] or "value"]
-    shown = format(value, form)
+    key, field, form = match["key"], match["field"], match["format"] or ""
+    record = lookup(key, places)
+    value = _dig(record, field) if field else record["value"]
+    if isinstance(value, list | dict):
+        raise ValueError(f"{key} holds a table: name an entry, {key}@entry")
+    shown = _written(value, form)
+    bounds = record.get("interval")
     if match["interval"]:
-        low, high = record.get("interval") or (None, None)
-        if low is None or high is None:
-            raise ValueError(f"{match['key']} was recorded without an interval")
-        shown += f" [{format(low, form)}, {format(high, form)}]"
-    notes = [str(record["unit"])] if record.get("unit") and not match["field"] else []
-    if record.get("interval") and not match["field"]:
-        low, high = record["interval"]
-        notes.append(f"interval {low:.4g} to {high:.4g}")
-    if record.get("n") is not None and not match["field"]:
-        notes.append(f"n = {record['n']}")
-    return shown.replace("-", "\N{MINUS SIGN}") if isinstance(value, int | float) else shown, (
-        f"measured: {match['key']}" + "".join(f"; {note}" for note in notes)
-    )
+        if not bounds:
+            raise ValueError(f"{key} was recorded without an interval")
+        shown += " [{}, {}]".format(*(_written(bound, form) for bound in bounds))
+    notes = [f"measured: {key}"]
+    if not field:  # these describe the value, not what else was recorded with it
+        notes += [str(record["unit"])] if "unit" in record else []
+        notes += ["interval {:.4g} to {:.4g}".format(*bounds)] if bounds else []
+        notes += [f"n = {record['n']}"] if "n" in record else []
+    return shown, "; ".join(note for note in notes if note)
 
 
 def result_role(
-    name: str, rawtext: str, text: str, lineno: int, inliner: Any, options: Any = None, content: Any = ()
+    name: str,
+    rawtext: str,
+    text: str,
+    lineno: int,
+    inliner: Any,
+    options: Any = None,
+    content: Any = (),
 ) -> tuple[list[nodes.Node], list[nodes.system_message]]:
     env = inliner.document.settings.env
     try:
         shown, title = render(text, folders(find_root(Path(env.app.confdir))))
-    except (KeyError, ValueError, TypeError) as error:
+    except (LookupError, ValueError, TypeError) as error:
         reason = f"no recorded result {error}" if isinstance(error, KeyError) else str(error)
         logger.warning("result: %s", reason, location=(env.docname, lineno))
         return [nodes.strong(rawtext, f"?? {text} ??")], []

@@ -1,6 +1,6 @@
 """Make the book: execute the notebooks, stage, build to `_build/html` with warnings as errors.
 
-    python book/_tools/build.py [--force] [--no-execute]
+python book/_tools/build.py [--force] [--no-execute]
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ TEXT = {".html", ".js", ".css", ".txt", ".md", ".ipynb", ".json", ".svg", ".inv"
 
 def absolute_paths(html: Path) -> list[str]:
     """Files of the built book that name a folder of this machine."""
-    places = {ROOT, Path(sys.prefix), Path(sys.base_prefix), Path.home(), Path(tempfile.gettempdir())}
+    places = {
+        ROOT,
+        Path(sys.prefix),
+        Path(sys.base_prefix),
+        Path.home(),
+        Path(tempfile.gettempdir()),
+    }
     names = {p.as_posix() for p in places if len(p.parts) > 1}
     pattern = re.compile("|".join(rf"(?<![\w.~/-]){re.escape(n)}/" for n in sorted(names)))
     found = []

@@ -79,7 +79,11 @@ def environment(job: Job) -> dict[str, str]:
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "DDPM_LITE_RESULTS")}
     env |= {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1"}
     env |= {"http_proxy": DEAD, "https_proxy": DEAD, "HTTP_PROXY": DEAD, "HTTPS_PROXY": DEAD}
-    env |= {"no_proxy": "127.0.0.1,localhost", "PIP_NO_INDEX": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    env |= {
+        "no_proxy": "127.0.0.1,localhost",
+        "PIP_NO_INDEX": "1",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
     if not job.in_place:
         env["DDPM_LITE_RESULTS"] = str(RESULTS)
     return env
@@ -146,9 +150,7 @@ def main() -> int:
     jobs = []
     for path in sources:
         target = path if options.in_place else EXECUTED / path.name
-        job = Job(
-            path, target, options.profile, options.device, options.in_place, options.timeout
-        )
+        job = Job(path, target, options.profile, options.device, options.in_place, options.timeout)
         if options.names and path.stem not in options.names:
             continue
         same = key(job).is_file() and key(job).read_text() == fingerprint(job) and target.is_file()
@@ -158,7 +160,7 @@ def main() -> int:
             key(job).unlink(missing_ok=True)
             jobs.append(job)
     # the longest first, so that the two processes end together
-    jobs.sort(key=lambda j: -times.get(f"times/{j.source.stem}", {}).get("value", 0.0))
+    jobs.sort(key=lambda j: -times.get(j.source.stem, {}).get("value", 0.0))
 
     failed = []
     with ThreadPoolExecutor(options.processes) as pool:
@@ -168,7 +170,7 @@ def main() -> int:
             if wrong:
                 failed.append(f"{name}: {wrong}")
             elif not options.in_place:
-                times[f"times/{name}"] = {"value": round(seconds, 1), "unit": "s"}
+                times[name] = {"value": round(seconds, 1), "unit": "s"}
                 key(job).write_text(fingerprint(job))
     TIMES.write_text(json.dumps(times, indent=2, sort_keys=True) + "\n")
     for text in failed:

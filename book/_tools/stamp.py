@@ -1,7 +1,7 @@
 """Stamp every notebook's first cells from `course.toml`: the Colab line and the set-up cell.
 
-    python book/_tools/stamp.py            stamp notebooks/*.ipynb
-    python book/_tools/stamp.py --check    say which are not as stamped, change nothing
+python book/_tools/stamp.py            stamp notebooks/*.ipynb
+python book/_tools/stamp.py --check    say which are not as stamped, change nothing
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ DEVICE = """\
 
 import torch
 
-print("torch", torch.__version__, "on", "cuda" if torch.cuda.is_available() else "cpu")"""
+where = "cuda" if torch.cuda.is_available() else "cpu"
+print(f"ddpm_lite {ddpm_lite.__version__}, torch {torch.__version__}, on {where}")"""
 
 
 def setup_source(course: Course) -> str:

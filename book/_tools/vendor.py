@@ -1,8 +1,8 @@
 """Fetch the browser libraries the book serves itself, at the versions and checksums it pins.
 
 `versions.json` is the one list: package, version, licence, checksum of the npm archive, the
-checksum of each file copied out of it, and of a licence that the archive does not hold (`also`). Reading or building the book needs none of this:
-the files are committed.
+checksum of each file copied out of it, and of a licence that the archive does not hold (`also`).
+Reading or building the book needs none of this: the files are committed.
 
     python book/_tools/vendor.py            fetch again (needs npm) and compare
     python book/_tools/vendor.py --check    compare the committed files with the list, offline

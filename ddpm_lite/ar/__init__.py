@@ -7,13 +7,13 @@ from .gated import GatedPixelCNN
 from .heads import Categorical, LogisticMixture
 
 __all__ = [
+    "MADE",
     "ARModel",
     "Cache",
     "Categorical",
     "GatedPixelCNN",
     "LinearAR",
     "LogisticMixture",
-    "MADE",
     "Marginal",
     "MaskedConv2d",
     "PixelCNN",

@@ -33,8 +33,8 @@ class State(NamedTuple):
 
 
 class Cache:
-    """What lives between steps: the canvas `x` int64[n,C,H,W], the label (as given, and as `rows` of
-    an embedding), and `buffers`, whatever the model remembers of the pixels it has seen."""
+    """What lives between steps: the canvas `x` int64[n,C,H,W], the label (as given, and as the
+    `rows` of an embedding), and `buffers`, what the model remembers of the pixels it has seen."""
 
     def __init__(self, model: ARModel, n: int, label: Label = None) -> None:
         if n < 1:
@@ -87,7 +87,7 @@ class ARModel(nn.Module):
         levels: int,
         classes: int | None = None,
         order: Sequence[int] | Tensor | None = None,
-        **arguments: Any,
+        arguments: dict[str, Any] | None = None,  # what else goes into the spec
     ) -> None:
         super().__init__()
         if len(shape) != 3 or min(shape) < 1:
@@ -104,7 +104,8 @@ class ARModel(nn.Module):
         if not torch.equal(ranks.flatten().sort().values, torch.arange(self.D)):
             raise ValueError(f"order must be a permutation of 0..{self.D - 1}")
         self.register_buffer("order", ranks.flatten().clone(), persistent=False)
-        self.spec = {"class": type(self).__name__, "shape": [C, H, W], "levels": levels, **arguments}
+        shape_and_levels = {"class": type(self).__name__, "shape": [C, H, W], "levels": levels}
+        self.spec: dict[str, Any] = shape_and_levels | (arguments or {})
 
     @property
     def device(self) -> torch.device:
@@ -231,9 +232,7 @@ class ARModel(nn.Module):
             raise ValueError(f"known: values must have shape {self.shape} or {(n, *self.shape)}")
         values = values.to(self.device, torch.int64).expand(n, *self.shape)
         mask = mask.to(self.device)
-        given = values[:, mask]
-        if given.numel() and not (0 <= int(given.min()) and int(given.max()) < self.levels):
-            raise ValueError(f"known: values must lie in 0..{self.levels - 1}")
+        _check_range(values[:, mask], self.levels, "known: values")
         return mask.flatten()[self.order].tolist(), values.flatten(1)[:, self.order].T.contiguous()
 
     # ---- checking input
@@ -245,8 +244,7 @@ class ARModel(nn.Module):
         if x.is_floating_point() or x.dtype == torch.bool:
             raise ValueError(f"x holds integer levels 0..{self.levels - 1}, not {x.dtype}")
         x = x.to(self.device, torch.int64)
-        if x.numel() and not (0 <= int(x.min()) and int(x.max()) < self.levels):
-            raise ValueError(f"x must lie in 0..{self.levels - 1}")
+        _check_range(x, self.levels, "x")
         return x
 
     def label_rows(self, n: int, label: Label) -> Tensor | None:
@@ -259,9 +257,29 @@ class ARModel(nn.Module):
         if rows.is_floating_point() or rows.shape not in ((), (n,)):
             raise ValueError(f"label must be an int or int64[{n}]")
         rows = rows.to(torch.int64).expand(n)
-        if n and not (-1 <= int(rows.min()) and int(rows.max()) < self.classes):
-            raise ValueError(f"label must lie in 0..{self.classes - 1}, or be None or -1")
+        _check_range(rows + 1, self.classes + 1, "label + 1 (None or -1 is the null class)")
         return torch.where(rows < 0, self.classes, rows)
+
+
+def _check_range(x: Tensor, size: int, what: str) -> None:
+    if x.numel() and (int(x.min()) < 0 or int(x.max()) >= size):
+        raise ValueError(f"{what} must lie in 0..{size - 1}")
+
+
+def make_labels(classes: int | None, size: int) -> nn.Module:
+    """A bias per class and one for "no class" (the last row), all starting at zero."""
+    if classes is None:
+        return nn.Identity()
+    labels = nn.Embedding(classes + 1, size)
+    nn.init.zeros_(labels.weight)
+    return labels
+
+
+def add_labels(x: Tensor, labels: nn.Module, rows: Tensor | None) -> Tensor:
+    """x [B,size] or [B,size,H,W] plus the bias of each image's class."""
+    if rows is None:
+        return x
+    return x + labels(rows).view(-1, x.shape[1], *[1] * (x.ndim - 2))
 
 
 class _Naive(ARModel):

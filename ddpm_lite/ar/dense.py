@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import ARModel, Cache, Label
+from .base import ARModel, Cache, Label, add_labels, make_labels
 
 
 def unit(k: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
@@ -67,44 +67,55 @@ class Marginal(DenseModel):
         return self.table[i].expand(len(cache.x), -1)
 
 
+class MaskedLinear(nn.Linear):
+    """A linear map through weight·mask; mask bool[out,in]."""
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__(mask.shape[1], mask.shape[0])
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.mask, self.bias)
+
+
 class LinearAR(DenseModel):
     """Logits linear in the earlier values: one matrix, strictly lower triangular in rank."""
 
     def __init__(self, shape: Sequence[int], levels: int, classes: int | None = None) -> None:
-        super().__init__(shape, levels, classes, **{"classes": classes})
-        self.weight = nn.Parameter(torch.zeros(self.D, levels, self.D))  # convex: start anywhere
-        self.bias = nn.Parameter(torch.zeros(self.D, levels))
-        self.label = _labels(classes, self.D * levels)
+        super().__init__(shape, levels, classes, arguments={"classes": classes})
+        rank = torch.arange(self.D)
+        self.out = MaskedLinear((rank[:, None] > rank).repeat_interleave(levels, 0))  # [DK,D]
+        self.labels = make_labels(classes, self.D * levels)
 
     def by_rank(self, values: Tensor, rows: Tensor | None) -> Tensor:
-        rank = torch.arange(self.D, device=values.device)
-        earlier = (rank[:, None] > rank).to(values.dtype)  # [D,D]: column j is seen by row i > j
-        logits = F.linear(values, (self.weight * earlier[:, None]).flatten(0, 1))
-        return _add(logits, self.label, rows).view(-1, self.D, self.levels) + self.bias
+        return add_labels(self.out(values), self.labels, rows).view(-1, self.D, self.levels)
 
     @torch.no_grad()
     def begin(self, n: int, label: Label = None) -> Cache:
         cache = super().begin(n, label)
-        zero = self.bias.new_zeros(n, self.D * self.levels)
-        offset = _add(zero, self.label, cache.rows).view(n, self.D, self.levels) + self.bias
-        cache.buffers = (self.bias.new_zeros(n, self.D), offset)
+        offset = add_labels(self.out.bias.expand(n, -1), self.labels, cache.rows)
+        values = self.out.weight.new_zeros(n, self.D)
+        weight = self.out.weight.view(self.D, self.levels, self.D)
+        cache.buffers = (values, offset.view(n, self.D, self.levels), weight)
         return cache
 
     @torch.no_grad()
     def step(self, cache: Cache, i: int) -> Tensor:
         cache.advance(i)
-        values, offset = cache.buffers  # [n,D], [n,D,K]
+        values, offset, weight = cache.buffers  # [n,D], [n,D,K], [D,K,D]
         if i > 0:
             values[:, i - 1 : i] = self.value(cache, i - 1)
-        return torch.addmm(offset[:, i], values[:, :i], self.weight[i, :, :i].T)
+        return torch.addmm(offset[:, i], values[:, :i], weight[i, :, :i].T)
 
 
 class MADE(DenseModel):
     """Masked autoencoder (Germain et al. 2015): an MLP whose masks keep any order causal.
 
-    A unit of degree d sees ranks below d, and only units of degree at most its own. Degrees rise
-    along a layer, from 1 to D-1, so the units that rank i may read are a prefix of the layer; that
-    makes `step` cheap, D of them together costing one forward.
+    A unit of degree d sees ranks below d, and units of degree at most d in the layer before. Here
+    degrees rise along a layer from 1 to D-1, so that the units of degree i are a slice, and those
+    that rank i may read are a prefix: `step` finishes one slice, and D steps cost one forward.
     """
 
     def __init__(
@@ -117,15 +128,50 @@ class MADE(DenseModel):
         classes: int | None = None,
         dropout: float = 0.0,
     ) -> None:
-        listed = None if order is None else [int(p) for p in order]
-        super().__init__(
-            shape,
-            levels,
-            classes,
-            order,
-            width=width,
-            layers=layers,
-            order_=listed,
-            classes_=classes,
-            dropout=dropout,
-        )
+        listed = None if order is None else torch.as_tensor(order).tolist()
+        arguments = {"width": width, "layers": layers, "order": listed}
+        arguments |= {"classes": classes, "dropout": dropout}
+        super().__init__(shape, levels, classes, order, arguments)
+        if width < 1 or layers < 1:
+            raise ValueError(f"width and layers must be at least 1, not {width} and {layers}")
+        rank = torch.arange(self.D)
+        degree = 1 + torch.arange(width) * (self.D - 1) // width  # [width], rising, 1..D-1
+        masks = [degree[:, None] > rank] + [degree[:, None] >= degree] * (layers - 1)
+        self.hidden = nn.ModuleList(MaskedLinear(mask) for mask in masks)
+        self.out = MaskedLinear((rank[:, None] >= degree).repeat_interleave(levels, 0))
+        sizes = [width] * layers + [self.D * levels]
+        self.labels = nn.ModuleList(make_labels(classes, size) for size in sizes)
+        self.dropout = nn.Dropout(dropout)
+        # the units of degree below i are the first starts[i]
+        self.starts = [int((degree < i).sum()) for i in range(self.D + 1)]
+
+    def by_rank(self, values: Tensor, rows: Tensor | None) -> Tensor:
+        h = values
+        for layer, labels in zip(self.hidden, self.labels, strict=False):
+            h = self.dropout(F.relu(add_labels(layer(h), labels, rows)))
+        return add_labels(self.out(h), self.labels[-1], rows).view(-1, self.D, self.levels)
+
+    @torch.no_grad()
+    def begin(self, n: int, label: Label = None) -> Cache:
+        cache = super().begin(n, label)
+        sums = [  # every layer's sums so far, [n,width] each and [n,DK] for the output
+            add_labels(layer.bias.expand(n, -1), labels, cache.rows).clone()
+            for layer, labels in zip([*self.hidden, self.out], self.labels, strict=True)
+        ]
+        h = torch.zeros_like(sums[-2])  # the last hidden layer
+        offset = sums.pop().view(n, self.D, self.levels)
+        cache.buffers = (sums, h, offset, self.out.weight.view(self.D, self.levels, -1))
+        return cache
+
+    @torch.no_grad()
+    def step(self, cache: Cache, i: int) -> Tensor:
+        cache.advance(i)
+        sums, h, offset, weight = cache.buffers
+        lo, hi = self.starts[i], self.starts[i + 1]  # the units of degree i
+        if i > 0:
+            new, source = self.value(cache, i - 1), slice(i - 1, i)
+            for layer, total in zip(self.hidden, sums, strict=True):
+                total[:, lo:] += new @ layer.weight[lo:, source].T  # units of lower degree are done
+                new, source = F.relu(total[:, lo:hi]), slice(lo, hi)
+            h[:, lo:hi] = new
+        return torch.addmm(offset[:, i], h[:, :hi], weight[i, :, :hi].T)

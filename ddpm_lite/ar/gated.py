@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import Cache, Label
+from .base import Cache, Label, add_labels, make_labels
 from .heads import LevelEmbedding, PixelModel, make_head
 
 
@@ -43,23 +43,19 @@ class GatedLayer(nn.Module):
         self.horizontal = nn.Conv2d(cin, 2 * width, (1, p + 1))
         self.link = nn.Conv2d(2 * width, 2 * width, 1, bias=False)
         self.residual = None if last else nn.Conv2d(width, width, 1, bias=False)
-        self.label = None if classes is None else nn.Embedding(classes + 1, 4 * width)
-        if self.label is not None:
-            nn.init.zeros_(self.label.weight)
+        self.labels_v, self.labels_h = (make_labels(classes, 2 * width) for _ in range(2))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, v: Tensor, h: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         p = self.pad
         below = self.vertical(F.pad(self.dropout(v), (p, p, p, 0)))  # [B,2W,H,W]
         beside = self.horizontal(F.pad(self.dropout(h), (p, 0, 0, 0))) + self.link(below)
-        if self.label is not None:
-            to_v, to_h = self.label(rows)[:, :, None, None].chunk(2, 1)
-            below, beside = below + to_v, beside + to_h
-        g = gate(beside)  # [B,W,H,W]
+        g = gate(add_labels(beside, self.labels_h, rows))  # [B,W,H,W]
         if self.residual is None:  # the last layer: only g is read
             return v, h, g
         out = self.residual(g)
-        return gate(below), h + out if self.adds else out, g
+        v = gate(add_labels(below, self.labels_v, rows))
+        return v, h + out if self.adds else out, g
 
 
 class GatedPixelCNN(PixelModel):
@@ -79,16 +75,9 @@ class GatedPixelCNN(PixelModel):
         classes: int | None = None,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(
-            shape,
-            levels,
-            classes,
-            width=width,
-            layers=layers,
-            head=head,
-            classes=classes,
-            dropout=dropout,
-        )
+        arguments = {"width": width, "layers": layers, "head": head}
+        arguments |= {"classes": classes, "dropout": dropout}
+        super().__init__(shape, levels, classes, arguments=arguments)
         C, H, W = self.shape
         self.embed = LevelEmbedding(levels)
         first = 5 if max(H, W) <= 16 else 7
@@ -170,17 +159,18 @@ class CachedLayer:
         self.residual = (
             None if layer.residual is None else layer.residual.weight[:, :, 0, 0].T.contiguous()
         )
-        self.to_v, to_h = weight.new_zeros(2, n, 2 * width)
-        if layer.label is not None:
-            self.to_v, to_h = layer.label(rows).chunk(2, 1)  # [n,2width] each
-        self.bias_v, self.bias_h = layer.vertical.bias, layer.horizontal.bias + to_h
+        self.bias_v = layer.vertical.bias
+        self.bias_h = add_labels(layer.horizontal.bias.expand(n, -1), layer.labels_h, rows)
+        self.gate_v = add_labels(weight.new_zeros(n, 2 * width), layer.labels_v, rows)
         # the vertical stack's last p+1 input rows, with p empty columns on either side
         self.rows = weight.new_zeros(W + 2 * p, n, p + 1, cin)
         # the horizontal stack's input in the present row, with p empty columns on the left
         beside = weight.new_zeros(n, p + W, cin)
         self.columns = list(beside[:, p:].unbind(1))  # W × [n,cin]
         self.windows = [beside[:, c : c + p + 1].flatten(1) for c in range(W)]  # W × [n,(p+1)cin]
-        self.linked = weight.new_zeros(W, n, 2 * width)  # the row's news from above, and the bias
+        # what the row hears from above, with the bias: one matrix, and the same by columns
+        self.linked = weight.new_zeros(W * n, 2 * width)
+        self.links = self.linked.view(W, n, -1).unbind()
         self.gates = weight.new_zeros(n, 2 * width)
         self.halves = self.gates.chunk(2, 1)
 
@@ -194,15 +184,15 @@ class CachedLayer:
         below = self.bias_v.expand(W * n, -1)
         for t, weight in enumerate(self.vertical):  # one product per column of the kernel
             below = torch.addmm(below, rows[t : t + W].flatten(0, 1), weight)  # [Wn,2width]
-        torch.mm(below, self.link, out=self.linked.flatten(0, 1))
-        self.linked += self.bias_h
+        torch.mm(below, self.link, out=self.linked)
+        self.linked.view(W, n, -1).add_(self.bias_h)
         if self.residual is None:  # nothing reads the last layer's vertical output
             return v
-        return gate((below.view(W, n, -1) + self.to_v).flatten(0, 1)).view(W, n, -1)
+        return gate((below.view(W, n, -1) + self.gate_v).flatten(0, 1)).view(W, n, -1)
 
     def pixel(self, column: int, out: Tensor | None) -> None:
         """One pixel of the horizontal stack: its gates into g, the next layer's input into out."""
-        torch.addmm(self.linked[column], self.windows[column], self.horizontal, out=self.gates)
+        torch.addmm(self.links[column], self.windows[column], self.horizontal, out=self.gates)
         a, b = self.halves
         torch.mul(a.tanh_(), b.sigmoid_(), out=self.g)
         if out is None or self.residual is None:

@@ -1,0 +1,64 @@
+"""What the commands share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Answer(NamedTuple):
+    """What a command has to say: as data (--json), as text, and its exit code."""
+
+    data: dict[str, Any]
+    text: str
+    code: int = 0
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=whole, default=0, help="of every random draw (default 0)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def whole(text: str) -> int:
+    """A number 0, 1, 2, …"""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is below 0")
+    return value
+
+
+def positive(text: str) -> int:
+    """A number 1, 2, 3, …"""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is below 1")
+    return value
+
+
+def device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    elif name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("there is no CUDA device here: use --device cpu")
+    return torch.device(name)
+
+
+def writable(path: str, suffix: str) -> Path:
+    """`path`, found out to be one that can be written before any work is done for it."""
+    import os
+
+    target = Path(path)
+    if target.suffix != suffix:
+        raise ValueError(f"--out {path}: the name must end in {suffix}")
+    if target.is_dir():
+        raise ValueError(f"--out {path} is a directory: give the name of a file")
+    folder = next(p for p in target.absolute().parents if p.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f"--out {path}: cannot write in {folder}")
+    return target

@@ -1,0 +1,251 @@
+"""`ddpm-lite train`: one loop for every model, checkpoints on the way, resumable."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .common import Answer, add_common, device, positive, writable
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..data import Images
+    from ..train import TrainConfig, TrainState
+
+HELP = "train a model and save it; under torchrun on several devices"
+EXAMPLE = (
+    "ddpm-lite train gated --data digits --steps 1500 --out runs/gated.safetensors "
+    "--set width=40 layers=5 dropout=0.25"
+)
+
+AR = {
+    "gated": "GatedPixelCNN",
+    "imagegpt": "ImageGPT",
+    "linear": "LinearAR",
+    "made": "MADE",
+    "marginal": "Marginal",
+    "pixelcnn": "PixelCNN",
+}
+SCHEDULES = {
+    "cosine": "Cosine",
+    "flow": "Flow",
+    "karras": "Karras",
+    "linear": "LinearBeta",
+    "sigmoid": "Sigmoid",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from ..train import TrainConfig
+
+    parser.add_argument("kind", metavar="KIND", choices=[*AR, "unet", "ruler"],
+                        help=f"one of {', '.join([*AR, 'unet', 'ruler'])}")  # fmt: skip
+    parser.add_argument("--data", default="digits", help="data set (default digits)")
+    parser.add_argument("--root", help="where the data sets lie (default $DDPM_LITE_DATA)")
+    parser.add_argument("--size", type=positive, help="average the images down to this size")
+    parser.add_argument("--out", required=True, help="checkpoint to write, NAME.safetensors")
+    parser.add_argument("--resume", action="store_true", help="go on from --out if it is there")
+    parser.add_argument("--init", help="start from this checkpoint's weights")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE",
+                        help="arguments of the model, such as width=40 classes=10")  # fmt: skip
+    parser.add_argument("--schedule", choices=SCHEDULES, help="of a unet (default cosine)")
+    parser.add_argument("--predicts", choices=("eps", "x0", "v", "flow"),
+                        help="what a unet predicts (default v)")  # fmt: skip
+    parser.add_argument("--sigma-data", type=float, help="of a unet (default 1.0)")
+    parser.add_argument("--every", type=positive, default=100,
+                        help="steps between looks at validation images (default 100)")  # fmt: skip
+    parser.add_argument("--patience", type=positive,
+                        help="stop when so many steps brought nothing better")  # fmt: skip
+    parser.add_argument("--valid-images", type=positive, default=500,
+                        help="validate on at most so many (default 500)")  # fmt: skip
+    add_common(parser)  # --seed is TrainConfig's, too
+    group = parser.add_argument_group("training")
+    for field in dataclasses.fields(TrainConfig):
+        name = f"--{field.name.replace('_', '-')}"
+        if isinstance(field.default, bool):
+            group.add_argument(name, action="store_true")
+        elif field.name != "seed":
+            group.add_argument(name, type=type(field.default), default=field.default,
+                               help=f"(default {field.default})")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> Answer:
+    import torch
+    from torch import distributed as dist
+
+    from .. import checkpoint, data
+
+    out = writable(args.out, ".safetensors")
+    where = device(args.device)
+    if out.exists() and not args.resume:
+        raise ValueError(f"{out} is there already: give --resume to go on, or another --out")
+    if args.kind == "ruler":
+        return _ruler(args, out)
+    images = data.load(args.data, "train", args.root, size=args.size)
+    valid = data.load(args.data, "valid", args.root, size=args.size)[: args.valid_images]
+    torch.manual_seed(args.seed)
+    model, schedule = _model(args, images)
+    if args.init:
+        source = checkpoint.pretrained(args.init)
+        if source.spec != model.spec:
+            raise ValueError(f"--init {args.init} is another architecture: {source.spec}")
+        model.load_state_dict(source.state_dict())
+    if several := "WORLD_SIZE" in os.environ:  # torchrun set it
+        dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+        if where.type == "cuda":
+            where = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    try:
+        return _train(args, out, model.to(where), schedule, images, valid)
+    finally:
+        if several:
+            dist.destroy_process_group()
+
+
+def _train(
+    args: argparse.Namespace,
+    out: Path,
+    model: nn.Module,
+    schedule: Any,
+    images: Images,
+    valid: Images,
+) -> Answer:
+    from tqdm.auto import tqdm
+
+    from .. import checkpoint
+    from ..fit import fit
+    from ..train import TrainState, loss_for
+
+    config, state, seconds = _config(args), None, 0.0
+    first = int(os.environ.get("RANK", "0")) == 0
+    if out.exists():
+        model, state, found = checkpoint.load(out, next(model.parameters()).device)
+        state, seconds = (
+            _fits(args, config, state, found, images, schedule),
+            found.get("seconds", 0.0),
+        )
+    state = state or TrainState(model, config)
+    loss_fn = loss_for(model, images.levels, config, schedule)
+    about: dict[str, Any] = {"data": images, "seed": args.seed, "init": args.init}
+    if schedule is not None:
+        about["schedule"] = schedule
+    start, checks = time.perf_counter() - seconds, []
+    for check in fit(
+        model,
+        images,
+        loss_fn,
+        config,
+        state,
+        valid=valid,
+        every=args.every,
+        patience=args.patience,
+        repeats=1 if schedule is None else 8,
+        progress=None if first else False,
+    ):
+        checks.append(check._asdict())
+        if first:
+            about["seconds"] = round(time.perf_counter() - start, 1)
+            checkpoint.save(out, model, state, **about)
+            if not args.json:
+                tqdm.write("step {:6d}  loss {:.4f}  valid {:.4f}".format(*check))
+    summary: dict[str, Any] = {
+        "out": str(out),
+        "steps": state.step,
+        "best_step": state.best_step,
+        "best_loss": state.best_loss,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "checks": checks,
+    }
+    return Answer(
+        summary,
+        "{out}: {parameters:,} parameters, {steps} steps; kept the averaged weights of step "
+        "{best_step}, validation loss {best_loss:.4f}".format(**summary),
+    )
+
+
+def _config(args: argparse.Namespace) -> TrainConfig:
+    from ..train import TrainConfig
+
+    return TrainConfig(**{f.name: getattr(args, f.name) for f in dataclasses.fields(TrainConfig)})
+
+
+def _fits(
+    args: argparse.Namespace,
+    config: TrainConfig,
+    state: TrainState | None,
+    found: dict[str, Any],
+    images: Images,
+    schedule: Any,
+) -> TrainState:
+    """The state to go on from, if this command line is the one that the run was started with."""
+    if state is None:
+        raise ValueError(f"{args.out} holds weights only: it cannot be resumed")
+    wanted = _model(args, images)[0].spec
+    pairs = {f.name: (getattr(state.config, f.name), getattr(config, f.name))
+             for f in dataclasses.fields(config)}  # fmt: skip
+    pairs["model"] = (found["spec"], wanted)
+    pairs["data"] = (found.get("data", {}).get("hash"), images.hash)
+    pairs["schedule"] = (found.get("schedule"), schedule and schedule.spec)
+    for name, (then, now) in pairs.items():
+        if then != now:
+            raise ValueError(f"--resume: {name} was {then} when {args.out} was begun, now {now}")
+    return state
+
+
+def _model(args: argparse.Namespace, images: Images) -> tuple[nn.Module, Any]:
+    """The model of the command line, and its schedule or None."""
+    from .. import checkpoint
+
+    arguments = _arguments(args.set)
+    if args.kind != "unet":
+        given = [o for o in ("schedule", "predicts", "sigma_data") if getattr(args, o) is not None]
+        if given:
+            raise ValueError(f"--{given[0].replace('_', '-')} is for a unet, not for {args.kind}")
+        arguments |= {"shape": list(images.shape), "levels": images.levels}
+        return checkpoint.build({"class": AR[args.kind], **arguments}), None
+    net = {"class": "UNet", "channels": images.shape[0], **arguments}
+    denoiser = {
+        "class": "Denoiser",
+        "net": net,
+        "predicts": args.predicts or "v",
+        "sigma_data": 1.0 if args.sigma_data is None else args.sigma_data,
+    }
+    return checkpoint.build(denoiser), checkpoint.build(
+        {"class": SCHEDULES[args.schedule or "cosine"]}
+    )
+
+
+def _arguments(pairs: list[str]) -> dict[str, Any]:
+    """width=40 mults=1,2 head=logistic -> {"width": 40, "mults": (1, 2), "head": "logistic"}."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"--set takes NAME=VALUE, not {pair!r}")
+        try:
+            found[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            found[name] = text
+    return found
+
+
+def _ruler(args: argparse.Namespace, out: Path) -> Answer:
+    """The feature net of the metrics: on the ruler split, which no generator sees."""
+    from .. import checkpoint, data
+    from ..ruler import fit_ruler
+
+    images = data.load(args.data, "ruler", args.root, size=args.size)
+    test = data.load(args.data, "test", args.root, size=args.size)
+    net = fit_ruler(images, seed=args.seed, **_arguments(args.set))
+    accuracy = float((net(test.x).argmax(1) == test.y).double().mean())
+    checkpoint.save(
+        out, net, data=images, seed=args.seed, metrics={"accuracy": accuracy, "n": len(test)}
+    )
+    return Answer(
+        {"out": str(out), "accuracy": accuracy}, f"{out}: accuracy {accuracy:.3f} on the test split"
+    )

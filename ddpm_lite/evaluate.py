@@ -1,0 +1,176 @@
+"""How good a model is: bits per dimension, and the distance of its samples from real images.
+
+Both families pass the same way: likelihood on the test split (exact for an autoregressive model, a
+bound for a diffusion model), and samples, quantised as real images are, against the same test
+images in the features of the same net. Everything is a function of the seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import metrics, samplers
+from .data import Images, to_levels
+from .diffusion import Denoiser, elbo, elbo_by_level
+from .schedules import from_spec
+
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """What the figures depend on, beside model and images.
+
+    Attributes:
+        images: use at most so many images for the likelihood; None: all.
+        levels: length of a diffusion chain for the bound; None: T, or 1000 if continuous.
+        first: the level at which that chain stops; None: chosen on the training split.
+        first_images: how many training images choose it.
+        n: number of generated images; 0: no samples are judged.
+        sampler, steps: of a diffusion model. temperature: of an autoregressive one.
+        bootstraps: how many redrawn sets make an interval.
+        seed: of the bound's noise, the samples and the bootstrap.
+    """
+
+    images: int | None = None
+    levels: int | None = None
+    first: int | None = None
+    first_images: int = 200
+    n: int = 2000
+    sampler: str = "dpmpp_2m"
+    steps: int = 20
+    temperature: float = 1.0
+    bootstraps: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (("first_images", 1), ("n", 0), ("bootstraps", 1), ("steps", 1)):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} must be at least {low}, not {getattr(self, name)}")
+        if self.images is not None and self.images < 1:
+            raise ValueError(f"images must be at least 1 or None, not {self.images}")
+
+
+def evaluate(
+    model: nn.Module,
+    test: Images,
+    train: Images,
+    ruler: metrics.FeatureNet | None = None,
+    config: EvalConfig | None = None,
+) -> dict[str, Any]:
+    """All figures of a model that `pretrained` gave: {"likelihood", "quality", "config"}.
+
+    `train` chooses where a diffusion chain stops and gives the floor of the sample figures; `test`
+    is what both are measured on. Without a `ruler`, or with config.n = 0, "quality" is None.
+    """
+    config = config or EvalConfig()
+    found = {
+        "likelihood": likelihood(model, test, train, config),
+        "quality": None,
+        "config": dataclasses.asdict(config),
+    }
+    if ruler is not None and config.n:
+        fake = generate(model, config.n, config)
+        found["quality"] = quality(ruler, fake, test, train, config)
+    return found
+
+
+def likelihood(model: nn.Module, test: Images, train: Images, config: EvalConfig) -> dict[str, Any]:
+    """Mean bits/dim over test images with its standard error: exact, or a bound with its terms."""
+    test = test[: config.images]
+    parts: list[Tensor] = []
+    found: dict[str, Any] = {"kind": "exact", "unit": "bits/dim", "n": len(test)}
+    if isinstance(model, Denoiser):
+        schedule = from_spec(model.info["schedule"])
+        length: int = config.levels or getattr(schedule, "steps", 1000)
+        grid = schedule.grid(length)
+        first = config.first or choose_first(model, train[: config.first_images], grid, config.seed)
+        for start in range(0, len(test), BATCH):
+            x = test.x[start : start + BATCH].to(_device(model))
+            bound = elbo(model, x, grid, test.levels, first, seed=_seed(config.seed, start))
+            parts.append(torch.stack(bound, 1))  # [B, 3]
+        terms = torch.cat(parts)
+        found |= {"kind": "bound", "first": first, "levels": length}
+        names = ("prior", "diffusion", "reconstruction")
+        found["terms"] = dict(zip(names, terms.mean(0).tolist(), strict=True))
+        bits = terms.sum(1)
+    else:
+        with torch.no_grad():
+            for start in range(0, len(test), BATCH):
+                x = test.x[start : start + BATCH].to(_device(model))
+                parts.append(model.bits_per_dim(x).double().cpu())  # type: ignore[operator]
+        bits = torch.cat(parts)
+    found["value"] = bits.mean().item()
+    found["standard_error"] = bits.std().item() / math.sqrt(len(bits)) if len(bits) > 1 else None
+    return found
+
+
+def choose_first(denoiser: Denoiser, images: Images, grid: Tensor, seed: int = 0) -> int:
+    """The level at which stopping the chain gives the best mean bound on `images`.
+
+    Choose on the training split: chosen on the test split, the bound would be no bound any more.
+    """
+    x = images.x.to(_device(denoiser))
+    bound = elbo_by_level(denoiser, x, grid, images.levels, 1, seed)
+    steps = bound.diffusion.mean(0)  # [n-1]: from level j+2 to level j+1
+    above = torch.cat([steps.flip(0).cumsum(0).flip(0), steps.new_zeros(1)])  # [n]
+    return 1 + int((above + bound.reconstruction.mean(0)).argmin())
+
+
+def generate(
+    model: nn.Module,
+    n: int,
+    config: EvalConfig,
+    label: int | None = None,
+    guidance: float | None = None,
+) -> Tensor:
+    """n images as uint8[n, C, H, W], made in batches; the first batch uses `config.seed` itself."""
+    parts: list[Tensor] = []
+    for start in range(0, n, BATCH):
+        size, seed = min(BATCH, n - start), _seed(config.seed, start)
+        if isinstance(model, Denoiser):
+            x = samplers.sample(model, size, config.sampler, config.steps, label, guidance, seed)
+            parts.append(to_levels(x, model.info["levels"]).cpu())
+        else:
+            x = model.sample(  # type: ignore[operator]
+                size, label=label, temperature=config.temperature, seed=seed
+            )
+            parts.append(x.to(torch.uint8).cpu())
+    return torch.cat(parts)
+
+
+def quality(
+    ruler: metrics.FeatureNet, fake: Tensor, test: Images, train: Images, config: EvalConfig
+) -> dict[str, Any]:
+    """Fréchet and kernel distance of generated uint8[n, C, H, W] from the test images.
+
+    Each with a bootstrap interval, and with its floor: what as many training images as there are
+    (at most n) get in place of the generated ones.
+    """
+    features = partial(metrics.features, ruler)
+    made, real, floor = features(fake), features(test.x), features(train.x[: len(fake)])
+    found: dict[str, Any] = {"n": len(fake), "reference_n": len(real), "floor_n": len(floor)}
+    found |= {"features": real.shape[1], "reference": f"{test.name} test"}
+    for name, distance in (("frechet", metrics.frechet), ("kernel", metrics.kernel_distance)):
+        value, low, high = metrics.bootstrap(
+            distance, made, real, n=config.bootstraps, seed=config.seed
+        )
+        found[name] = {"value": value, "interval": [low, high], "floor": distance(floor, real)}
+    return found
+
+
+def _seed(seed: int, start: int) -> int:
+    """A seed for the batch that begins at image `start`: no two batches share their noise."""
+    return seed if start == 0 else int(np.random.SeedSequence((seed, start)).generate_state(1)[0])
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

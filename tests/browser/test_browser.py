@@ -1,0 +1,75 @@
+"""Every page of the built book, opened as readers open it: from a folder and over http."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HTML = ROOT / "_build" / "html"
+SETTLED = "() => window.MathJax && MathJax.startup ? MathJax.startup.promise : null"
+
+
+def names() -> list[str]:
+    found = [p.relative_to(HTML).as_posix() for p in sorted(HTML.rglob("*.html"))]
+    return [n for n in found if not n.startswith(("_static", "_sources", "reports"))]
+
+
+def troubles(context: Any, base: str, name: str, width: int) -> list[str]:
+    """Console errors, page errors, requests that leave, and text wider than the screen."""
+    page, said = context.new_page(), []
+
+    def asked(request: Any) -> None:
+        if not request.url.startswith((base, "data:", "blob:", "about:")):
+            said.append(f"external request {request.url}")
+
+    page.on("request", asked)
+    page.on("console", lambda m: said.append(f"console: {m.text}") if m.type == "error" else None)
+    page.on("pageerror", lambda error: said.append(f"page error: {error}"))
+    page.goto(f"{base}/{name}")
+    page.evaluate(SETTLED)
+    page.wait_for_timeout(60)
+    over = page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
+    if over > 1:
+        said.append(f"scrolls sideways by {over} px")
+    if page.locator("mjx-merror").count():
+        said.append(f"maths error: {page.locator('mjx-merror').first.text_content()}")
+    page.close()
+    return [f"{name} at {width}: {line}" for line in said]
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("file", 390), ("http", 1440)])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_page_is_quiet_and_fits(
+    browser: Any, address: dict[str, str], scheme: str, width: int, theme: str
+) -> None:
+    size = {"width": width, "height": 900}
+    context = browser.new_context(viewport=size, color_scheme=theme)
+    context.route(
+        lambda url: not url.startswith((address["http"], "file:", "data:", "blob:")),
+        lambda route: route.abort(),
+    )
+    found = [t for name in names() for t in troubles(context, address[scheme], name, width)]
+    context.close()
+    assert not found, "\n".join(found)
+
+
+def test_widgets_come_alive_without_a_kernel(browser: Any, address: dict[str, str]) -> None:
+    for name in names():
+        if "vnd.jupyter.widget-view+json" in (HTML / name).read_text(encoding="utf-8"):
+            page = browser.new_page()
+            page.goto(f"{address['file']}/{name}")
+            page.wait_for_selector(".jupyter-widgets", timeout=20_000)
+            unnamed = page.locator(".noUi-handle:not([aria-label])").count()
+            page.close()
+            assert unnamed == 0, f"{name}: {unnamed} sliders without a name"
+
+
+def test_search_finds_a_page(browser: Any, address: dict[str, str]) -> None:
+    page = browser.new_page()
+    page.goto(f"{address['file']}/search.html?q=notation")
+    page.wait_for_selector("#search-results li a", timeout=10_000)
+    assert page.locator("#search-results li a").count() >= 1
+    page.close()
