@@ -90,7 +90,7 @@ def likelihood(model: nn.Module, test: Images, train: Images, config: EvalConfig
     found: dict[str, Any] = {"kind": "exact", "unit": "bits/dim", "n": len(test)}
     if isinstance(model, Denoiser):
         schedule = from_spec(model.info["schedule"])
-        length: int = config.levels or getattr(schedule, "steps", 1000)
+        length = int(config.levels or getattr(schedule, "steps", 1000))
         grid = schedule.grid(length)
         first = config.first or choose_first(model, train[: config.first_images], grid, config.seed)
         for start in range(0, len(test), BATCH):

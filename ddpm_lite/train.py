@@ -161,7 +161,7 @@ def train(
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loss_of: nn.Module = _Loss(model, loss_fn)
     if ranks > 1:
-        loss_of = DistributedDataParallel(loss_of, broadcast_buffers=False)
+        loss_of = DistributedDataParallel(loss_of)
     while state.step < config.steps:
         model.train()  # whoever consumed the last step may have evaluated
         at = batch_indices(len(images), config.batch, config.seed, state.step)

@@ -183,7 +183,8 @@ def player(
     if len(frames) != len(captions):
         raise ValueError(f"{len(frames)} frames need as many captions, got {len(captions)}")
     pictures = [np.uint8(255 * tile(f, min(columns, len(f)), levels)) for f in frames]
-    height, width = scale * len(pictures[0]), scale * len(pictures[0][0])
+    shape: tuple[int, ...] = pictures[0].shape
+    height, width = scale * shape[0], scale * shape[1]
     sheet = io.BytesIO()
     Image.fromarray(np.concatenate(pictures)).save(sheet, format="PNG", optimize=True)
     source = base64.b64encode(sheet.getvalue()).decode()

@@ -10,62 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .sampling import Cache, Known, State, known_by_rank, steps, uniforms
+
 Label = int | Tensor | None
-Known = tuple[Tensor, Tensor]
-
-
-class State(NamedTuple):
-    """One step of sampling: rank `i` has just been written.
-
-    `x` int64[n,C,H,W] is the live canvas (clone it to keep it); ranks above `i` still hold 0.
-    `logits` [n,K] are those of rank `i` as the model gave them, before the temperature.
-    """
-
-    i: int
-    x: Tensor
-    logits: Tensor
-
-
-class Cache:
-    """What lives between steps: the canvas `x` int64[n,C,H,W], the label (as given, and as the
-    `rows` of an embedding), and `buffers`, what the model remembers of the pixels it has seen."""
-
-    def __init__(self, model: ARModel, n: int, label: Label = None) -> None:
-        if n < 1:
-            raise ValueError(f"n must be at least 1, not {n}")
-        self.x = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
-        self.label, self.rows = label, model.label_rows(n, label)
-        self.buffers: Any = None
-        self.pixel: Any = None  # the head's state of the pixel being drawn
-        self._flat = self.x.view(n, -1)  # shares memory with x
-        self._order = model.order.tolist()
-        self._stepped = self._filled = 0
-
-    def advance(self, i: int) -> None:
-        """Claim rank `i`: ranks come in order, once each, and each is filled before the next."""
-        if i != self._stepped or self._stepped != self._filled or i >= len(self._order):
-            expected = (
-                f"put({self._filled}, value)"
-                if self._stepped > self._filled
-                else f"step({self._stepped})"
-                if self._stepped < len(self._order)
-                else "a new cache: every rank is filled"
-            )
-            raise ValueError(f"step({i}) is out of order: next comes {expected}")
-        self._stepped += 1
-
-    def put(self, i: int, value: int | Tensor) -> None:
-        """Write the value (an int or int64[n], levels 0..K-1) of rank `i`, just stepped."""
-        if i != self._filled or self._stepped != self._filled + 1:
-            raise ValueError(f"put({i}) without step({i}) just before it")
-        self._flat[:, self._order[i]] = value
-        self._filled += 1
 
 
 class ARModel(nn.Module):
@@ -154,7 +108,7 @@ class ARModel(nn.Module):
 
     def begin(self, n: int, label: Label = None) -> Cache:
         """An empty canvas for `n` images."""
-        return Cache(self, n, label)
+        return Cache(n, self.shape, self.order, label, self.label_rows(n, label))
 
     @torch.no_grad()
     def step(self, cache: Cache, i: int) -> Tensor:
@@ -164,12 +118,8 @@ class ARModel(nn.Module):
         without dropout, and keeps one position of it.
         """
         cache.advance(i)
-        training = self.training
-        self.eval()
-        try:
+        with _evaluating(self):
             logits = self.logits(cache.x, cache.label)  # [n,C,H,W,K]
-        finally:
-            self.train(training)
         return logits.flatten(1, 3)[:, self.order[i]]  # [n,K]
 
     def sample_steps(
@@ -185,17 +135,10 @@ class ARModel(nn.Module):
         """Draw `n` images rank by rank: D states, arguments as for `sample`."""
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0, not {temperature}")
-        if u is None:
-            u = torch.rand(
-                n, self.D, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
-            )
-        elif u.shape != (n, self.D) or u.dtype != torch.float64:
-            raise ValueError(f"u must be float64[{n},{self.D}], not {u.dtype}{list(u.shape)}")
-        elif not bool(((u >= 0) & (u < 1)).all()):
-            raise ValueError("u must lie in [0, 1)")
+        u = uniforms(n, self.D, u, seed).to(self.device)
+        given = known_by_rank(known, n, self.shape, self.levels, self.order)
         model = self if cached else naive(self)
-        cache = model.begin(n, label)
-        return _steps(model, cache, u.to(self.device), self._known(n, known), temperature)
+        return steps(model.step, model.begin(n, label), u, given, temperature)
 
     def sample(
         self,
@@ -221,20 +164,6 @@ class ARModel(nn.Module):
         *_, last = self.sample_steps(n, label, u, known, temperature, cached, seed)
         return last.x
 
-    def _known(self, n: int, known: Known | None) -> tuple[list[bool], Tensor] | None:
-        """known, by rank: (is rank i given?, its values int64[D,n])."""
-        if known is None:
-            return None
-        mask, values = known
-        if mask.shape != self.shape or mask.dtype != torch.bool:
-            raise ValueError(f"known: mask must be bool{list(self.shape)}")
-        if values.shape not in (self.shape, (n, *self.shape)):
-            raise ValueError(f"known: values must have shape {self.shape} or {(n, *self.shape)}")
-        values = values.to(self.device, torch.int64).expand(n, *self.shape)
-        mask = mask.to(self.device)
-        _check_range(values[:, mask], self.levels, "known: values")
-        return mask.flatten()[self.order].tolist(), values.flatten(1)[:, self.order].T.contiguous()
-
     # ---- checking input
 
     def check(self, x: Tensor) -> Tensor:
@@ -244,7 +173,8 @@ class ARModel(nn.Module):
         if x.is_floating_point() or x.dtype == torch.bool:
             raise ValueError(f"x holds integer levels 0..{self.levels - 1}, not {x.dtype}")
         x = x.to(self.device, torch.int64)
-        _check_range(x, self.levels, "x")
+        if x.numel() and (int(x.min()) < 0 or int(x.max()) >= self.levels):
+            raise ValueError(f"x must lie in 0..{self.levels - 1}")
         return x
 
     def label_rows(self, n: int, label: Label) -> Tensor | None:
@@ -253,17 +183,13 @@ class ARModel(nn.Module):
             if label is not None:
                 raise ValueError("this model has no classes: leave label out")
             return None
-        rows = torch.as_tensor(-1 if label is None else label, device=self.device)
-        if rows.is_floating_point() or rows.shape not in ((), (n,)):
+        y = torch.as_tensor(-1 if label is None else label, device=self.device)
+        if y.is_floating_point() or y.shape not in ((), (n,)):
             raise ValueError(f"label must be an int or int64[{n}]")
-        rows = rows.to(torch.int64).expand(n)
-        _check_range(rows + 1, self.classes + 1, "label + 1 (None or -1 is the null class)")
-        return torch.where(rows < 0, self.classes, rows)
-
-
-def _check_range(x: Tensor, size: int, what: str) -> None:
-    if x.numel() and (int(x.min()) < 0 or int(x.max()) >= size):
-        raise ValueError(f"{what} must lie in 0..{size - 1}")
+        y = y.to(torch.int64).expand(n)
+        if n and (int(y.min()) < -1 or int(y.max()) >= self.classes):
+            raise ValueError(f"label must lie in 0..{self.classes - 1}, or be None or -1")
+        return torch.where(y < 0, self.classes, y)
 
 
 def make_labels(classes: int | None, size: int) -> nn.Module:
@@ -275,11 +201,11 @@ def make_labels(classes: int | None, size: int) -> nn.Module:
     return labels
 
 
-def add_labels(x: Tensor, labels: nn.Module, rows: Tensor | None) -> Tensor:
+def add_labels(x: Tensor, labels: nn.Module, y: Tensor | None) -> Tensor:
     """x [B,size] or [B,size,H,W] plus the bias of each image's class."""
-    if rows is None:
+    if y is None:
         return x
-    return x + labels(rows).view(-1, x.shape[1], *[1] * (x.ndim - 2))
+    return x + labels(y).view(-1, x.shape[1], *[1] * (x.ndim - 2))
 
 
 class _Naive(ARModel):
@@ -288,7 +214,6 @@ class _Naive(ARModel):
     def __init__(self, model: ARModel) -> None:
         super().__init__(model.shape, model.levels, model.classes, model.order)
         self.model, self.spec = model, model.spec
-        self.training = model.training
         self.to(model.device)
 
     def logits(self, x: Tensor, label: Label = None) -> Tensor:
@@ -303,26 +228,13 @@ def naive(model: ARModel) -> ARModel:
     return _Naive(model)
 
 
-def draw(logits: Tensor, u: Tensor) -> Tensor:
-    """Inverse CDF: logits [n,K], u float64[n] in [0,1) -> int64[n].
-
-    The first k with cdf_k > u·cdf_K, in float64: never a level of probability 0, whatever the
-    rounding, because there cdf_k = cdf_(k-1).
-    """
-    cdf = F.softmax(logits.double(), -1).cumsum(-1)  # [n,K]
-    return (cdf <= u[:, None] * cdf[:, -1:]).sum(-1)
-
-
-@torch.no_grad()  # decorated: a `with` around a yield would switch off the consumer's gradients
-def _steps(
-    model: ARModel,
-    cache: Cache,
-    u: Tensor,
-    known: tuple[list[bool], Tensor] | None,
-    temperature: float,
-) -> Iterator[State]:
-    for i in range(model.D):
-        logits = model.step(cache, i)  # [n,K]
-        given = known is not None and known[0][i]
-        cache.put(i, known[1][i] if known and given else draw(logits / temperature, u[:, i]))
-        yield State(i, cache.x, logits)
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Dropout off, and back on afterwards exactly where it was on."""
+    training = [m for m in module.modules() if m.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m in training:
+            m.training = True

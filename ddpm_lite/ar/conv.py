@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import Cache, Label, add_labels, make_labels
+from .base import Label, add_labels, make_labels
 from .heads import LevelEmbedding, PixelModel, make_head
+from .sampling import Cache
 
 
 class MaskedConv2d(nn.Conv2d):
@@ -23,6 +24,7 @@ class MaskedConv2d(nn.Conv2d):
     """
 
     mask: Tensor
+    bias: Tensor
 
     def __init__(self, cin: int, cout: int, kernel: int, kind: str, colours: int = 1) -> None:
         if kind not in ("A", "B"):
@@ -69,11 +71,11 @@ class PixelCNN(PixelModel):
         self.dropout = nn.Dropout(dropout)
         self.head = make_head("categorical", width, C, levels)
 
-    def features(self, x: Tensor, rows: Tensor | None) -> Tensor:
+    def features(self, x: Tensor, y: Tensor | None) -> Tensor:
         e = self.embed(x).permute(0, 1, 4, 2, 3).flatten(1, 2)  # [B,8C,H,W]
-        h = add_labels(self.first(e), self.labels[0], rows)  # [B,width,H,W]
+        h = add_labels(self.first(e), self.labels[0], y)  # [B,width,H,W]
         for layer, labels in zip(self.layers, self.labels[1:], strict=True):
-            h = h + add_labels(layer(self.dropout(F.relu(h))), labels, rows)
+            h = h + add_labels(layer(self.dropout(F.relu(h))), labels, y)
         return h
 
     # ---- the same, one pixel at a time
@@ -83,7 +85,7 @@ class PixelCNN(PixelModel):
         cache = super().begin(n, label)
         convs = [self.first, *self.layers]
         cache.buffers = [
-            CachedConv(conv, n, self.shape, labels, cache.rows)
+            CachedConv(conv, n, self.shape, labels, cache.y)
             for conv, labels in zip(convs, self.labels, strict=True)
         ]
         return cache
@@ -110,11 +112,11 @@ class CachedConv:
         n: int,
         shape: tuple[int, int, int],
         labels: nn.Module,
-        rows: Tensor | None,
+        y: Tensor | None,
     ) -> None:
-        (_, H, W), p = shape, conv.padding[0]
+        (_, H, W), p = shape, conv.kernel_size[0] // 2
         self.pad, self.width = p, W
-        self.bias = add_labels(conv.bias.expand(n, -1), labels, rows)  # [n,cout]
+        self.bias = add_labels(conv.bias.expand(n, -1), labels, y)  # [n,cout]
         self.input = conv.weight.new_zeros(n, H + p, W + 2 * p, conv.in_channels)
         masked = (conv.weight * conv.mask)[:, :, : p + 1].permute(2, 3, 1, 0)  # [p+1,k,cin,cout]
         self.weights = list(masked.flatten(1, 2))  # (p+1) × [k·cin,cout]

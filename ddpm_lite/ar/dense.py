@@ -7,12 +7,14 @@ one-hot vectors. Inside, positions are sorted by rank, so "earlier" is "to the l
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import ARModel, Cache, Label, add_labels, make_labels
+from .base import ARModel, Label, add_labels, make_labels
+from .sampling import Cache
 
 
 def unit(k: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
@@ -23,7 +25,7 @@ def unit(k: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
 class DenseModel(ARModel):
     """What the dense models share: values by rank going in, logits by rank coming out."""
 
-    def by_rank(self, values: Tensor, rows: Tensor | None) -> Tensor:
+    def by_rank(self, values: Tensor, y: Tensor | None) -> Tensor:
         """Values [B,D] in [-1,1], by rank -> logits [B,D,K], by rank."""
         raise NotImplementedError
 
@@ -58,7 +60,7 @@ class Marginal(DenseModel):
         self.table.copy_(torch.log(counts / counts.sum(1, keepdim=True)))
         return self
 
-    def by_rank(self, values: Tensor, rows: Tensor | None) -> Tensor:
+    def by_rank(self, values: Tensor, y: Tensor | None) -> Tensor:
         return self.table.expand(len(values), -1, -1)
 
     @torch.no_grad()
@@ -89,13 +91,13 @@ class LinearAR(DenseModel):
         self.out = MaskedLinear((rank[:, None] > rank).repeat_interleave(levels, 0))  # [DK,D]
         self.labels = make_labels(classes, self.D * levels)
 
-    def by_rank(self, values: Tensor, rows: Tensor | None) -> Tensor:
-        return add_labels(self.out(values), self.labels, rows).view(-1, self.D, self.levels)
+    def by_rank(self, values: Tensor, y: Tensor | None) -> Tensor:
+        return add_labels(self.out(values), self.labels, y).view(-1, self.D, self.levels)
 
     @torch.no_grad()
     def begin(self, n: int, label: Label = None) -> Cache:
         cache = super().begin(n, label)
-        offset = add_labels(self.out.bias.expand(n, -1), self.labels, cache.rows)
+        offset = add_labels(self.out.bias.expand(n, -1), self.labels, cache.y)
         values = self.out.weight.new_zeros(n, self.D)
         weight = self.out.weight.view(self.D, self.levels, self.D)
         cache.buffers = (values, offset.view(n, self.D, self.levels), weight)
@@ -129,7 +131,7 @@ class MADE(DenseModel):
         dropout: float = 0.0,
     ) -> None:
         listed = None if order is None else torch.as_tensor(order).tolist()
-        arguments = {"width": width, "layers": layers, "order": listed}
+        arguments: dict[str, Any] = {"width": width, "layers": layers, "order": listed}
         arguments |= {"classes": classes, "dropout": dropout}
         super().__init__(shape, levels, classes, order, arguments)
         if width < 1 or layers < 1:
@@ -139,39 +141,41 @@ class MADE(DenseModel):
         masks = [degree[:, None] > rank] + [degree[:, None] >= degree] * (layers - 1)
         self.hidden = nn.ModuleList(MaskedLinear(mask) for mask in masks)
         self.out = MaskedLinear((rank[:, None] >= degree).repeat_interleave(levels, 0))
-        sizes = [width] * layers + [self.D * levels]
-        self.labels = nn.ModuleList(make_labels(classes, size) for size in sizes)
+        self.labels = nn.ModuleList(make_labels(classes, width) for _ in range(layers))
+        self.labels_out = make_labels(classes, self.D * levels)
         self.dropout = nn.Dropout(dropout)
         # the units of degree below i are the first starts[i]
         self.starts = [int((degree < i).sum()) for i in range(self.D + 1)]
 
-    def by_rank(self, values: Tensor, rows: Tensor | None) -> Tensor:
+    def by_rank(self, values: Tensor, y: Tensor | None) -> Tensor:
         h = values
-        for layer, labels in zip(self.hidden, self.labels, strict=False):
-            h = self.dropout(F.relu(add_labels(layer(h), labels, rows)))
-        return add_labels(self.out(h), self.labels[-1], rows).view(-1, self.D, self.levels)
+        for layer, labels in zip(self.hidden, self.labels, strict=True):
+            h = self.dropout(F.relu(add_labels(layer(h), labels, y)))
+        return add_labels(self.out(h), self.labels_out, y).view(-1, self.D, self.levels)
 
     @torch.no_grad()
     def begin(self, n: int, label: Label = None) -> Cache:
         cache = super().begin(n, label)
-        sums = [  # every layer's sums so far, [n,width] each and [n,DK] for the output
-            add_labels(layer.bias.expand(n, -1), labels, cache.rows).clone()
-            for layer, labels in zip([*self.hidden, self.out], self.labels, strict=True)
+        sums = [  # of each hidden layer's inputs so far, [n,width]
+            add_labels(layer.bias.expand(n, -1), labels, cache.y).clone()  # type: ignore[operator]
+            for layer, labels in zip(self.hidden, self.labels, strict=True)
         ]
-        h = torch.zeros_like(sums[-2])  # the last hidden layer
-        offset = sums.pop().view(n, self.D, self.levels)
-        cache.buffers = (sums, h, offset, self.out.weight.view(self.D, self.levels, -1))
+        weights = [layer.weight for layer in self.hidden]
+        h = torch.zeros_like(sums[-1])  # the last hidden layer, as far as it is finished
+        offset = add_labels(self.out.bias.expand(n, -1), self.labels_out, cache.y)
+        out = self.out.weight.view(self.D, self.levels, -1)
+        cache.buffers = (sums, weights, h, offset.view(n, self.D, self.levels), out)
         return cache
 
     @torch.no_grad()
     def step(self, cache: Cache, i: int) -> Tensor:
         cache.advance(i)
-        sums, h, offset, weight = cache.buffers
+        sums, weights, h, offset, out = cache.buffers
         lo, hi = self.starts[i], self.starts[i + 1]  # the units of degree i
         if i > 0:
             new, source = self.value(cache, i - 1), slice(i - 1, i)
-            for layer, total in zip(self.hidden, sums, strict=True):
-                total[:, lo:] += new @ layer.weight[lo:, source].T  # units of lower degree are done
+            for total, weight in zip(sums, weights, strict=True):
+                total[:, lo:] += new @ weight[lo:, source].T  # units of lower degree are finished
                 new, source = F.relu(total[:, lo:hi]), slice(lo, hi)
             h[:, lo:hi] = new
-        return torch.addmm(offset[:, i], h[:, :hi], weight[i, :, :hi].T)
+        return torch.addmm(offset[:, i], h[:, :hi], out[i, :, :hi].T)

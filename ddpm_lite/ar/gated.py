@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import Cache, Label, add_labels, make_labels
+from .base import Label, add_labels, make_labels
 from .heads import LevelEmbedding, PixelModel, make_head
+from .sampling import Cache
 
 
 def gate(x: Tensor) -> Tensor:
@@ -43,18 +45,19 @@ class GatedLayer(nn.Module):
         self.horizontal = nn.Conv2d(cin, 2 * width, (1, p + 1))
         self.link = nn.Conv2d(2 * width, 2 * width, 1, bias=False)
         self.residual = None if last else nn.Conv2d(width, width, 1, bias=False)
-        self.labels_v, self.labels_h = (make_labels(classes, 2 * width) for _ in range(2))
+        self.labels_v = None if last else make_labels(classes, 2 * width)
+        self.labels_h = make_labels(classes, 2 * width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, v: Tensor, h: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, v: Tensor, h: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         p = self.pad
         below = self.vertical(F.pad(self.dropout(v), (p, p, p, 0)))  # [B,2W,H,W]
         beside = self.horizontal(F.pad(self.dropout(h), (p, 0, 0, 0))) + self.link(below)
-        g = gate(add_labels(beside, self.labels_h, rows))  # [B,W,H,W]
-        if self.residual is None:  # the last layer: only g is read
+        g = gate(add_labels(beside, self.labels_h, y))  # [B,W,H,W]
+        if self.residual is None or self.labels_v is None:  # the last layer: only g is read
             return v, h, g
         out = self.residual(g)
-        v = gate(add_labels(below, self.labels_v, rows))
+        v = gate(add_labels(below, self.labels_v, y))
         return v, h + out if self.adds else out, g
 
 
@@ -75,7 +78,7 @@ class GatedPixelCNN(PixelModel):
         classes: int | None = None,
         dropout: float = 0.0,
     ) -> None:
-        arguments = {"width": width, "layers": layers, "head": head}
+        arguments: dict[str, Any] = {"width": width, "layers": layers, "head": head}
         arguments |= {"classes": classes, "dropout": dropout}
         super().__init__(shape, levels, classes, arguments=arguments)
         C, H, W = self.shape
@@ -90,13 +93,13 @@ class GatedPixelCNN(PixelModel):
         self.skip = nn.Conv2d(layers * width, width, 1)
         self.head = make_head(head, width, C, levels)
 
-    def features(self, x: Tensor, rows: Tensor | None) -> Tensor:
+    def features(self, x: Tensor, y: Tensor | None) -> Tensor:
         e = self.embed(x).permute(0, 1, 4, 2, 3).flatten(1, 2)  # [B,8C,H,W]
         v = F.pad(e, (0, 0, 1, -1))  # down by one row
         h = F.pad(e, (1, -1, 0, 0))  # right by one pixel
         gated = []
         for layer in self.layers:
-            v, h, g = layer(v, h, rows)
+            v, h, g = layer(v, h, y)
             gated.append(g)
         return self.skip(torch.cat(gated, 1))
 
@@ -109,11 +112,11 @@ class GatedPixelCNN(PixelModel):
         gated = self.skip.weight.new_zeros(n, len(self.layers) * width)
         cache.buffers = Buffers(
             layers=[
-                CachedLayer(layer, self.shape[2], cache.rows, g)
+                CachedLayer(layer, self.shape[2], cache.y, g)  # type: ignore[arg-type]
                 for layer, g in zip(self.layers, gated.split(width, 1), strict=True)
             ],
             gated=gated,
-            skip=self.skip.weight[:, :, 0, 0].T.contiguous(),
+            skip=(self.skip.weight[:, :, 0, 0].T.contiguous(), self.skip.bias),
         )
         return cache
 
@@ -130,7 +133,8 @@ class GatedPixelCNN(PixelModel):
             layers[0].columns[column].copy_(left.flatten(1))
         for layer, above in zip(layers, [*layers[1:], None], strict=True):
             layer.pixel(column, above.columns[column] if above else None)
-        return torch.addmm(self.skip.bias, cache.buffers.gated, cache.buffers.skip)  # [n,F]
+        weight, bias = cache.buffers.skip
+        return torch.addmm(bias, cache.buffers.gated, weight)  # [n,F]
 
 
 @dataclass
@@ -139,7 +143,7 @@ class Buffers:
 
     layers: list[CachedLayer]
     gated: Tensor  # [n,L·width]: each layer writes its own columns
-    skip: Tensor  # [L·width,F]
+    skip: tuple[Tensor, Tensor | None]  # weight [L·width,F], bias [F]
 
 
 class CachedLayer:
@@ -149,7 +153,7 @@ class CachedLayer:
     whole row of columns, are a matrix without copying.
     """
 
-    def __init__(self, layer: GatedLayer, W: int, rows: Tensor | None, g: Tensor) -> None:
+    def __init__(self, layer: GatedLayer, W: int, y: Tensor | None, g: Tensor) -> None:
         weight, p, (n, width) = layer.vertical.weight, layer.pad, g.shape
         cin = weight.shape[1]
         self.pad, self.adds, self.g = p, layer.adds, g
@@ -159,9 +163,12 @@ class CachedLayer:
         self.residual = (
             None if layer.residual is None else layer.residual.weight[:, :, 0, 0].T.contiguous()
         )
-        self.bias_v = layer.vertical.bias
-        self.bias_h = add_labels(layer.horizontal.bias.expand(n, -1), layer.labels_h, rows)
-        self.gate_v = add_labels(weight.new_zeros(n, 2 * width), layer.labels_v, rows)
+        bias_v, bias_h = layer.vertical.bias, layer.horizontal.bias
+        assert bias_v is not None and bias_h is not None  # a Conv2d may be built without
+        self.bias_v = bias_v
+        self.bias_h = add_labels(bias_h.expand(n, -1), layer.labels_h, y)
+        if layer.labels_v is not None:
+            self.gate_v = add_labels(weight.new_zeros(n, 2 * width), layer.labels_v, y)
         # the vertical stack's last p+1 input rows, with p empty columns on either side
         self.rows = weight.new_zeros(W + 2 * p, n, p + 1, cin)
         # the horizontal stack's input in the present row, with p empty columns on the left

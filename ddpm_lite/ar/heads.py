@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import ARModel, Cache, Label
+from .base import ARModel, Label
+from .sampling import Cache
 
 
 class LevelEmbedding(nn.Module):
@@ -166,7 +167,7 @@ class PixelModel(ARModel):
     head: Head
 
     def features(self, x: Tensor, label: Tensor | None) -> Tensor:
-        """int64[B,C,H,W] and embedding rows -> [B,F,H,W], from earlier pixels only."""
+        """int64[B,C,H,W] and embedding rows y -> [B,F,H,W], from earlier pixels only."""
         raise NotImplementedError
 
     def features_at(self, cache: Cache, pixel: int) -> Tensor:

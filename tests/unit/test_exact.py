@@ -55,7 +55,7 @@ def test_mixture_denoiser_is_tweedie(kind, alpha, sigma):
 def test_mixture_log_prob_against_torch_distributions():
     from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-    means, covs = torch.randn(3, 4, dtype=torch.float64), spd(3, 4)
+    means, covs = points(3).flatten(1), spd(3, 4)
     p = GaussianMixture(means, covs, [0.5, 0.2, 0.3])
     alpha, sigma = 0.7, 0.6
     noisy = MultivariateNormal(

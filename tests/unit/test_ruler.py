@@ -81,5 +81,5 @@ def test_bad_input():
     with pytest.raises(ValueError, match="no ruler"):
         Ruler((1, 8, 8), 1)
     x, y = torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1, 12])
-    with pytest.raises(ValueError, match="classes 0..9"):
+    with pytest.raises(ValueError, match=r"classes 0\.\.9"):
         fit_ruler(Images(x, y, 17, "x"))

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -140,27 +139,33 @@ def test_resuming_after_kill_9(tmp_path: Path) -> None:
 
 # -- several processes ---------------------------------------------------------------------------
 
+# A low rate: Adam divides by the gradient's size, which makes much of rounding where that is small.
+GENTLE = TrainConfig(steps=9, batch=8, lr=1e-3, warmup=2, ema=0.9)
+
 RANK = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from test_train import *
 dist.init_process_group("gloo")
-model = MODELS[sys.argv[3]](dropout=0.0)
-state = TrainState(model, CONFIG)
-losses = [s.loss for s in train(model, IMAGES, loss_of(model), CONFIG, state)]
-torch.save([losses, model.state_dict(), state.ema], f"{sys.argv[2]}/{dist.get_rank()}")
+torch.save({kind: trained(kind) for kind in MODELS}, f"{sys.argv[2]}/{dist.get_rank()}")
 dist.destroy_process_group()
 """
 
 
+def trained(kind: str) -> list:
+    model = MODELS[kind](dropout=0.0)
+    state = TrainState(model, GENTLE)
+    losses = [s.loss for s in train(model, IMAGES, loss_of(model), GENTLE, state)]
+    return [losses, model.state_dict(), state.ema]
+
+
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo: DDP UNTESTED")
-@pytest.mark.parametrize("kind", MODELS)
-def test_two_processes_train_what_one_trains(kind: str, tmp_path: Path) -> None:
+def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     env = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    arguments = [sys.executable, "-c", RANK, str(Path(__file__).parent), str(tmp_path), kind]
+    arguments = [sys.executable, "-c", RANK, str(Path(__file__).parent), str(tmp_path)]
     runs = [subprocess.Popen(arguments, env={**env, "RANK": str(rank)}) for rank in (0, 1)]
     try:
         assert [run.wait(60) for run in runs] == [0, 0]
@@ -168,14 +173,14 @@ def test_two_processes_train_what_one_trains(kind: str, tmp_path: Path) -> None:
         for run in runs:
             run.kill()
 
-    model = MODELS[kind](dropout=0.0)
-    state = TrainState(model, CONFIG)
-    losses = [s.loss for s in train(model, IMAGES, loss_of(model), CONFIG, state)]
-    first, second = (torch.load(tmp_path / rank, weights_only=True) for rank in "01")
-    assert same(first[1], second[1]) and same(first[2], second[2]) and first[0] == second[0]
-    assert first[0] == pytest.approx(losses, abs=1e-5)
-    for name, value in model.state_dict().items():
-        torch.testing.assert_close(first[1][name], value, atol=2e-5, rtol=1e-4)
+    both = [torch.load(tmp_path / rank, weights_only=True) for rank in "01"]
+    for kind in MODELS:
+        alone, first, second = trained(kind), both[0][kind], both[1][kind]
+        assert first[0] == second[0] == pytest.approx(alone[0], abs=1e-5)
+        for table in (1, 2):  # weights, averaged weights
+            assert same(first[table], second[table])
+            for name, value in alone[table].items():
+                torch.testing.assert_close(first[table][name], value, atol=1e-5, rtol=1e-4)
 
 
 def test_a_batch_that_cannot_be_shared() -> None:
@@ -201,7 +206,7 @@ def test_draws_are_a_function_of_seed_and_step() -> None:
     for other in [(1, 1), (0, 2), (1, 0)]:
         assert not torch.equal(Draws(0, 1, 4).normal(5), Draws(*other, 4).normal(5))
     u, k, z = Draws(0, 0, 4000).uniform(), Draws(0, 0, 4000).integers(3), Draws(0, 0, 4000).normal()
-    assert 0 <= u.min() and u.max() < 1 and abs(u.mean() - 0.5) < 0.02
+    assert u.min() >= 0 and u.max() < 1 and abs(u.mean() - 0.5) < 0.02
     assert sorted(set(k.tolist())) == [0, 1, 2] and k.dtype == torch.int64
     assert abs(z.mean()) < 0.05 and abs(z.std() - 1) < 0.05 and z.dtype == torch.float32
 
@@ -287,15 +292,11 @@ def test_a_diverging_loss_stops_before_it_spoils_anything() -> None:
     def loss_fn(model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
         return ar_loss(model, x, y, draws) * (math.nan if state.step == 2 else 1.0)
 
-    def run() -> Iterator[dict[str, Tensor]]:
-        for _ in train(model, IMAGES, loss_fn, CONFIG, state):
-            yield {k: v.clone() for k, v in model.state_dict().items()}
-
-    weights = []
+    before: dict[str, Tensor] = {}
     with pytest.raises(FloatingPointError, match="in step 3: lower the lr"):
-        weights.extend(run())
-    assert state.step == 2 and not weights
-    assert all(v.isfinite().all() for v in model.state_dict().values())
+        for _ in train(model, IMAGES, loss_fn, CONFIG, state):
+            before = {k: v.clone() for k, v in model.state_dict().items()}
+    assert state.step == 2 and same(before, model.state_dict())
 
 
 def test_training_learns_a_marginal() -> None:
@@ -360,7 +361,7 @@ def test_ar_loss_is_in_bits_per_dimension() -> None:
 class Spy(Denoiser):
     """Notes the labels and levels that its loss asked for."""
 
-    def raw(self, x, alpha, sigma, label=None):  # noqa: ANN
+    def raw(self, x, alpha, sigma, label=None):
         self.asked = alpha, sigma, label
         return super().raw(x, alpha, sigma, label)
 
