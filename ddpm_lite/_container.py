@@ -11,6 +11,8 @@ from torch import Tensor
 
 from . import __version__, files
 
+__all__ = ["FORMAT", "CheckpointError", "one_line", "read", "write"]
+
 FORMAT = 1
 
 

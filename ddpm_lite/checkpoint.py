@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import json
 import math
 import os
@@ -24,46 +23,24 @@ from torch import Tensor, nn
 from . import __version__, files
 from ._container import CheckpointError, one_line, read, write
 from .data import Images
-from .schedules import SCHEDULES, Schedule, from_spec
+from .schedules import Schedule
+from .specs import build
 from .train import TrainConfig, TrainState
 
+__all__ = [
+    "COMMITTED",
+    "CheckpointError",
+    "build",
+    "export",
+    "load",
+    "names",
+    "pretrained",
+    "read_info",
+    "rounded",
+    "save",
+]
+
 COMMITTED = Path(__file__).parent / "checkpoints"
-
-# Every class that a file may name, and the module that defines it. Nothing else is looked up.
-CLASSES = {
-    "Denoiser": "diffusion",
-    "GatedPixelCNN": "ar.gated",
-    "ImageGPT": "ar.transformer",
-    "LinearAR": "ar.dense",
-    "MADE": "ar.dense",
-    "Marginal": "ar.dense",
-    "PixelCNN": "ar.conv",
-    "Ruler": "ruler",
-    "UNet": "unet",
-}
-
-
-def build(spec: dict[str, Any]) -> Any:
-    """The model or schedule that a spec describes, freshly initialised.
-
-    A spec is {"class": name, **arguments}; arguments that are specs themselves are built first.
-    Raises CheckpointError, listing the known classes, for any other name, and for arguments that
-    the class does not take.
-    """
-    if not isinstance(spec, dict) or not isinstance(spec.get("class"), str):
-        raise CheckpointError(f'a spec is a table with an entry "class", not {spec!r:.60}')
-    arguments = {k: _argument(v) for k, v in spec.items() if k != "class"}
-    name = spec["class"]
-    try:
-        if name in SCHEDULES:
-            return from_spec(spec)
-        if name in CLASSES:
-            module = importlib.import_module(f".{CLASSES[name]}", __package__)
-            return getattr(module, name)(**arguments)
-    except (TypeError, ValueError, RuntimeError, MemoryError) as error:
-        raise CheckpointError(f"cannot build {name} from its spec: {one_line(error)}") from error
-    known = ", ".join(sorted([*CLASSES, *SCHEDULES]))
-    raise CheckpointError(f"unknown class {name!r} in a spec: known are {known}")
 
 
 def save(
@@ -251,10 +228,3 @@ def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     start = f"{prefix}."
     return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
-
-
-def _argument(value: Any) -> Any:
-    """Specs become what they describe, lists (JSON has no tuples) tuples."""
-    if isinstance(value, dict):
-        return build(value)
-    return tuple(map(_argument, value)) if isinstance(value, list) else value

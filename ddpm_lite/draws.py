@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+__all__ = ["Draws", "batch_indices", "seeded", "share"]
+
 # The streams of one seed: they share no numbers.
 _ORDER, _DRAWS, _DROPOUT = 0, 1, 2
 

@@ -22,6 +22,8 @@ from .data import Images, to_levels
 from .diffusion import Denoiser, elbo, elbo_by_level
 from .schedules import from_spec
 
+__all__ = ["EvalConfig", "choose_first", "evaluate", "generate", "likelihood", "quality"]
+
 BATCH = 500
 
 
@@ -90,7 +92,7 @@ def likelihood(model: nn.Module, test: Images, train: Images, config: EvalConfig
     found: dict[str, Any] = {"kind": "exact", "unit": "bits/dim", "n": len(test)}
     if isinstance(model, Denoiser):
         schedule = from_spec(model.info["schedule"])
-        length = int(config.levels or getattr(schedule, "steps", 1000))
+        length: int = getattr(schedule, "steps", 1000) if config.levels is None else config.levels
         grid = schedule.grid(length)
         first = config.first or choose_first(model, train[: config.first_images], grid, config.seed)
         for start in range(0, len(test), BATCH):

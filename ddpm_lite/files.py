@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+__all__ = ["write"]
+
 
 def write(path: str | os.PathLike[str], data: bytes) -> Path:
     """Write `data` to `path`, whole or not at all.

@@ -17,6 +17,8 @@ from .data import Images
 from .draws import Draws
 from .train import LossFn, TrainConfig, TrainState, train
 
+__all__ = ["Check", "averaged", "fit", "validation_loss"]
+
 
 class Check(NamedTuple):
     """A look at the run: finished steps, mean training loss since the last look, validation loss.

@@ -20,6 +20,8 @@ import torch
 
 from . import __version__, files
 
+__all__ = ["committed", "record", "results"]
+
 COMMITTED = Path(__file__).parent / "results"
 _KEY = re.compile(r"[A-Za-z0-9_-]+/[A-Za-z0-9_.-]+")
 

@@ -23,6 +23,17 @@ from .data import Images, to_unit
 from .draws import Draws, batch_indices, seeded, share
 from .schedules import Schedule
 
+__all__ = [
+    "LossFn",
+    "Step",
+    "TrainConfig",
+    "TrainState",
+    "ar_loss",
+    "diffusion_loss",
+    "loss_for",
+    "train",
+]
+
 # loss_fn(model, x uint8[B, C, H, W], y int64[B], draws) -> scalar
 LossFn = Callable[[nn.Module, Tensor, Tensor, Draws], Tensor]
 
@@ -173,7 +184,9 @@ def train(
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        loss = _mean_over_ranks(loss.detach(), ranks)
+        loss = loss.detach() / ranks
+        if ranks > 1:
+            dist.all_reduce(loss)
         if not (loss.isfinite() and norm.isfinite()):
             raise FloatingPointError(
                 f"loss {loss:.4g}, gradient norm {norm:.4g} in step {state.step + 1}: lower the lr"
@@ -183,12 +196,6 @@ def train(
         state.optimizer.step()
         state.advance(model)
         yield Step(state.step, loss.item(), norm.item())
-
-
-def _mean_over_ranks(value: Tensor, ranks: int) -> Tensor:
-    if ranks > 1:
-        dist.all_reduce(value)
-    return value / ranks
 
 
 # -- losses --------------------------------------------------------------------------------------

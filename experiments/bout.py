@@ -25,7 +25,7 @@ from ddpm_lite import cost, metrics, samplers
 from ddpm_lite.ar import ARModel
 from ddpm_lite.checkpoint import pretrained
 from ddpm_lite.data import load, to_levels
-from ddpm_lite.diffusion import Denoise, Denoiser, Prediction, clipped, elbo
+from ddpm_lite.diffusion import Denoiser, clipped, elbo
 from ddpm_lite.evaluate import choose_first
 from ddpm_lite.record import record
 from ddpm_lite.schedules import from_spec
@@ -109,18 +109,19 @@ def quality() -> None:
     }
     features = {k: [metrics.features(ruler, x) for x in v] for k, v in made.items()}
     for metric, distance in (("frechet", metrics.frechet), ("kernel", metrics.kernel_distance)):
-        apart = {k: [distance(f, real) for f in v] for k, v in features.items()}
-        for family, values in apart.items():
-            rows = [f.numpy() for f in features[family]]
+        for family, sets in features.items():
+            values = [distance(f, real) for f in sets]
+            rows = [f.numpy() for f in sets]
             ends = interval(rows, lambda a, d=distance: d(torch.from_numpy(a), real))  # type: ignore[misc]
             record(f"bout/{metric}_{family}", float(np.mean(values)), "", ends, N, seeds=values)
-    for family, rows in features.items():
-        pr = [metrics.precision_recall(real, f[: len(real)]) for f in rows]
-        sure = [ruler(x[:2000]).softmax(1).amax(1).gt(0.9).float().mean().item() for x in made[family]]
+    for family, images in made.items():
+        pr = [metrics.precision_recall(real, f[: len(real)]) for f in features[family]]
+        with torch.no_grad():
+            sure = [ruler(x[:2000]).softmax(1).amax(1).gt(0.9).double().mean() for x in images]
+        near = [_nearest(x[:1000]) for x in images]
         record(f"bout/precision_{family}", float(np.mean([p.precision for p in pr])), n=len(real))
         record(f"bout/recall_{family}", float(np.mean([p.recall for p in pr])), n=len(real))
-        record(f"bout/confident_{family}", float(np.mean(sure)), n=2000, seeds=sure)
-        near = [_nearest(x[:1000]) for x in made[family]]
+        record(f"bout/confident_{family}", float(np.mean(sure)), n=2000)
         record(f"bout/nearest_train_{family}", float(np.mean(near)), "levels (rms)", n=1000)
     record("bout/nearest_train_real", _nearest(load("digits", "test").x), "levels (rms)", n=397)
 
@@ -155,7 +156,7 @@ def cost_() -> None:
     x, flat = torch.zeros(1, 1, 8, 8, dtype=torch.long), torch.zeros(1, 1, 8, 8)
     forward = {"gated": cost.macs(ar.logits, x), "unet": cost.macs(model, flat, 0.6, 0.8)}
     for family, net in (("gated", ar), ("unet", model)):
-        config = net.info["config"]
+        config: dict[str, Any] = net.info["config"]  # type: ignore[index, assignment]
         seen = config["steps"] * config["batch"]
         record(f"bout/parameters_{family}", sum(p.numel() for p in net.parameters()))
         record(f"bout/forward_macs_{family}", forward[family], "MACs/image")
@@ -209,13 +210,13 @@ def _denoiser(seed: int) -> Denoiser:
     return model
 
 
-def _images(model: Denoise, sampler: str, steps: int, n: int, seed: int) -> Tensor:
-    x = samplers.sample(model, n, sampler, steps, seed=seed)  # type: ignore[arg-type]
+def _images(model: Denoiser, sampler: str, steps: int, n: int, seed: int) -> Tensor:
+    x = samplers.sample(model, n, sampler, steps, seed=seed)
     return to_levels(x, 17)
 
 
 def _real_features() -> Tensor:
-    return metrics.features(pretrained("digits-ruler"), load("digits", "test").x)  # type: ignore[arg-type]
+    return metrics.features(pretrained("digits-ruler"), load("digits", "test").x)
 
 
 def _nearest(x: Tensor) -> float:

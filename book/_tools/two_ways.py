@@ -1,6 +1,6 @@
 """Draw the book's emblem, `book/_static/two-ways.png`: one test digit made in both ways.
 
-    python book/_tools/two_ways.py
+python book/_tools/two_ways.py
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ddpm_lite import data, viz
 from ddpm_lite.schedules import Cosine
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 OUT = Path(__file__).resolve().parents[1] / "_static" / "two-ways.png"
 PANELS = 6
 
 
 def canvases() -> tuple[list[Tensor], list[Tensor]]:
-    """The digit with ever more pixels decided, and at ever lower noise levels: [H, W] in [-1, 1]."""
+    """The digit with ever more pixels decided, and at ever lower noise: [H, W] in [-1, 1]."""
     images = data.load("digits", "test")
     digit = data.to_unit(images.x, images.levels)[0, 0]  # [H, W], the first one, not picked
     noise = torch.randn(digit.shape, generator=torch.Generator().manual_seed(0))

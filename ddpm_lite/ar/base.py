@@ -50,6 +50,10 @@ class ARModel(nn.Module):
             raise ValueError(f"levels must be at least 2, not {levels}")
         if classes is not None and classes < 1:
             raise ValueError(f"classes must be None or at least 1, not {classes}")
+        arguments = arguments or {}
+        for name in ("width", "layers"):
+            if arguments.get(name, 1) < 1:
+                raise ValueError(f"{name} must be at least 1, not {arguments[name]}")
         C, H, W = (int(s) for s in shape)
         self.shape, self.levels, self.classes, self.D = (C, H, W), levels, classes, C * H * W
         # every pixel's channels one after another: rank = pixel·C + channel
@@ -59,7 +63,7 @@ class ARModel(nn.Module):
             raise ValueError(f"order must be a permutation of 0..{self.D - 1}")
         self.register_buffer("order", ranks.flatten().clone(), persistent=False)
         shape_and_levels = {"class": type(self).__name__, "shape": [C, H, W], "levels": levels}
-        self.spec: dict[str, Any] = shape_and_levels | (arguments or {})
+        self.spec: dict[str, Any] = shape_and_levels | arguments
 
     @property
     def device(self) -> torch.device:

@@ -134,8 +134,6 @@ class MADE(DenseModel):
         arguments: dict[str, Any] = {"width": width, "layers": layers, "order": listed}
         arguments |= {"classes": classes, "dropout": dropout}
         super().__init__(shape, levels, classes, order, arguments)
-        if width < 1 or layers < 1:
-            raise ValueError(f"width and layers must be at least 1, not {width} and {layers}")
         rank = torch.arange(self.D)
         degree = 1 + torch.arange(width) * (self.D - 1) // width  # [width], rising, 1..D-1
         masks = [degree[:, None] > rank] + [degree[:, None] >= degree] * (layers - 1)

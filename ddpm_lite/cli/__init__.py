@@ -59,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = parser().parse_args(argv)
         answer: Answer = args.run(args)
-        text = json.dumps(answer.data, indent=2, sort_keys=True) if args.json else answer.text
-        print(text, flush=True)
+        if answer.data:
+            said = json.dumps(answer.data, indent=2, sort_keys=True) if args.json else answer.text
+            print(said, flush=True)
         return answer.code
     except KeyboardInterrupt:
         return _failed("interrupted", 130, debug)

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 class Answer(NamedTuple):
-    """What a command has to say: as data (--json), as text, and its exit code."""
+    """What a command has to say, as data (--json) and as text, and its exit code.
+
+    Without data nothing is printed: all processes of torchrun but the first.
+    """
 
     data: dict[str, Any]
     text: str

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=whole, help="images to generate (default 2000; 0: none)")
     parser.add_argument("--sampler", help="of a diffusion model (default dpmpp_2m)")
     parser.add_argument("--steps", type=positive, help="of a diffusion model (default 20)")
+    parser.add_argument("--bootstraps", type=positive, help="behind an interval (default 200)")
     parser.add_argument("--temperature", type=float, help="of an autoregressive model")
     parser.add_argument("--export", help="write the rounded weights with these figures, "
                         "NAME.safetensors and NAME.json")  # fmt: skip

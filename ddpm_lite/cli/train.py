@@ -135,24 +135,17 @@ def _train(
     if schedule is not None:
         about["schedule"] = schedule
     start, checks = time.perf_counter() - seconds, []
-    for check in fit(
-        model,
-        images,
-        loss_fn,
-        config,
-        state,
-        valid=valid,
-        every=args.every,
-        patience=args.patience,
-        repeats=1 if schedule is None else 8,
-        progress=None if first else False,
-    ):
+    looks = {"valid": valid, "every": args.every, "patience": args.patience}
+    looks |= {"repeats": 1 if schedule is None else 8, "progress": None if first else False}
+    for check in fit(model, images, loss_fn, config, state, **looks):
         checks.append(check._asdict())
         if first:
             about["seconds"] = round(time.perf_counter() - start, 1)
             checkpoint.save(out, model, state, **about)
             if not args.json:
                 tqdm.write("step {:6d}  loss {:.4f}  valid {:.4f}".format(*check))
+    if not first:
+        return Answer({}, "")
     summary: dict[str, Any] = {
         "out": str(out),
         "steps": state.step,

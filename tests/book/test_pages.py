@@ -21,7 +21,7 @@ GENERATED = {"genindex.html", "search.html"}
 # words about how the text came to be, which a reader has no use for
 ARRANGEMENTS = re.compile(
     r"\bTODO\b|\bFIXME\b|\bXXX\b|\bplaceholder page\b|\blorem ipsum\b|/shared/|/tmp/|\bissue #\d|"
-    r"\bas an AI\b|\bChatGPT\b|\bClaude\b",
+    r"\bas an AI\b|\blanguage model, I\b|\bMEASURE-[A-Z]+\b",
     re.IGNORECASE,
 )
 

@@ -14,12 +14,12 @@ Shape = tuple[int, int, int]
 def shuffled_made(shape: Shape, levels: int, **kw: int) -> MADE:
     D = shape[0] * shape[1] * shape[2]
     order = torch.randperm(D, generator=torch.Generator().manual_seed(D))
-    return MADE(shape, levels, width=4 * D, layers=2, order=order, **kw)
+    return MADE(shape, levels, width=8 * D, layers=2, order=order, **kw)
 
 
 BUILD: dict[str, Build] = {
     "linear": LinearAR,
-    "made": lambda s, k, **kw: MADE(s, k, width=3 * s[0] * s[1] * s[2], layers=3, **kw),
+    "made": lambda s, k, **kw: MADE(s, k, width=8 * s[0] * s[1] * s[2], layers=2, **kw),
     "made-shuffled": shuffled_made,
     "pixelcnn": lambda s, k, **kw: PixelCNN(s, k, width=12, layers=5, **kw),
     "gated": lambda s, k, **kw: GatedPixelCNN(s, k, width=12, layers=4, **kw),

@@ -37,6 +37,17 @@ def test_candidates_are_interleaved_and_the_warm_up_is_not_counted():
     assert all(0 <= t.low <= t.median <= t.high for t in timings.values())
 
 
+def test_the_first_call_is_not_timed(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    durations = iter([1000.0, 3.0, 1.0, 2.0])  # compiling, then three calls
+
+    def work():
+        clock[0] += next(durations)
+
+    assert interleaved_medians({"a": work}, repeats=3, warmup=1)["a"] == (2.0, 1.5, 2.5)
+
+
 @pytest.mark.parametrize("bad", [{"candidates": {}}, {"repeats": 0}, {"warmup": -1}])
 def test_timing_rejects_what_it_cannot_do(bad):
     arguments = {"candidates": {"a": lambda: None}} | bad

@@ -49,7 +49,7 @@
       if (box.scrollWidth > box.clientWidth + 1 && !box.hasAttribute("tabindex")) {
         box.setAttribute("tabindex", "0");
         if (!box.getAttribute("aria-label")) {
-          box.setAttribute("role", "region");
+          box.setAttribute("role", "group");
           box.setAttribute("aria-label", "Scrolls sideways");
         }
       }

@@ -1,0 +1,124 @@
+"""The pictures of the landing page and the README, from committed checkpoints and results.
+
+    python experiments/landing.py
+
+Writes ``book/_static/two-canvases.webp`` (moving), ``two-canvases.png`` (its still) and
+``headline.png``. The digits are the first eight of seed 0, never picked.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from ddpm_lite import viz
+from ddpm_lite.checkpoint import pretrained
+from ddpm_lite.diffusion import clipped
+from ddpm_lite.record import committed, results
+from ddpm_lite.samplers import ddpm
+from ddpm_lite.schedules import from_spec
+
+OUT = Path(__file__).resolve().parents[1] / "book" / "_static"
+N, FRAMES, SCALE = 8, 64, 9
+
+
+def canvases() -> tuple[torch.Tensor, torch.Tensor]:
+    """[65, 8, 1, 8, 8] each: the canvas after k of 64 pixels, and after k of 64 noise levels."""
+    ar = pretrained("digits-gated")
+    drawn = torch.stack([s.x.clone() for s in ar.sample_steps(N, seed=0)])
+    if len(drawn) == FRAMES:  # the empty canvas is not a state of the sampler
+        drawn = torch.cat([torch.zeros_like(drawn[:1]), drawn])
+    filling = torch.stack(
+        [viz.filling(list(drawn[:, j]), levels=17) for j in range(N)], 1
+    )  # [65, 8, 1, 8, 8]
+    model = pretrained("digits-unet")
+    generator = torch.Generator().manual_seed(0)
+
+    def unit(_: int) -> torch.Tensor:
+        return torch.randn(N, 1, 8, 8, generator=generator)
+
+    grid = from_spec(model.info["schedule"]).grid(FRAMES)
+    clearing = torch.stack([s.x for s in ddpm(clipped(model), unit(0), grid, fresh=unit)])
+    return filling, clearing
+
+
+def frame(filling: torch.Tensor, clearing: torch.Tensor, step: int) -> Image.Image:
+    """Both canvases side by side, four digits by two, with the step under each."""
+    sides = []
+    for images, word, colour in (
+        (filling, "pixel by pixel", viz.AR),
+        (clearing, "noise level by noise level", viz.DIFFUSION),
+    ):
+        picture = Image.fromarray(np.uint8(255 * viz.tile(images, columns=4))).convert("RGB")
+        picture = picture.resize((picture.width * SCALE, picture.height * SCALE), Image.Resampling.NEAREST)
+        side = Image.new("RGB", (picture.width + 8, picture.height + 44), "white")
+        side.paste(picture, (4, 4))
+        draw = ImageDraw.Draw(side)
+        draw.rectangle((0, 0, side.width - 1, picture.height + 7), outline=colour, width=4)
+        font = ImageFont.load_default(17)
+        draw.text((6, picture.height + 14), f"{word}: {step} of {FRAMES}", fill=colour, font=font)
+        sides.append(side)
+    both = Image.new("RGB", (2 * sides[0].width + 20, sides[0].height), "white")
+    both.paste(sides[0], (0, 0))
+    both.paste(sides[1], (sides[0].width + 20, 0))
+    return both
+
+
+def headline() -> None:
+    """Quality against network calls, both families, from the committed bout."""
+    import matplotlib.pyplot as plt
+
+    viz.style()
+    fig, ax = plt.subplots(figsize=(6.4, 4.0))
+    for sampler, points in committed("bout/curve").items():
+        calls = [int(k) for k in points]
+        viz.band(
+            ax,
+            calls,
+            [p["value"] for p in points.values()],
+            [tuple(p["interval"]) for p in points.values()],
+            color=viz.DIFFUSION,
+            marker=viz.MARKERS[sampler],
+            alpha=0.85,
+            label=viz.LABELS[sampler],
+        )
+    ar = results("bout")["frechet_gated"]
+    for passes, way in ((64, "naive"), (1, "cached")):
+        viz.band(
+            ax,
+            [passes],
+            [ar["value"]],
+            [tuple(ar["interval"])],
+            color=viz.AR,
+            marker=viz.MARKERS[way],
+            markersize=8,
+            linestyle="",
+            label=f"PixelCNN, {way}",
+        )
+    viz.floor(ax, committed("bout/frechet_floor"), "real against real")
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel="arithmetic per image, in forward passes of its own network",
+        ylabel="Fréchet distance (lower is better)",
+    )
+    ax.legend(ncols=2)
+    fig.savefig(OUT / "headline.png")
+
+
+if __name__ == "__main__":
+    filling, clearing = canvases()
+    shown = [frame(filling[k], clearing[k], k) for k in range(FRAMES + 1)]
+    shown[-1].save(OUT / "two-canvases.png", optimize=True)
+    shown[0].save(
+        OUT / "two-canvases.webp",
+        save_all=True,
+        append_images=shown[1:],
+        duration=[90] * FRAMES + [3000],
+        loop=0,
+        lossless=True,
+    )
+    headline()
