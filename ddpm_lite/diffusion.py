@@ -194,7 +194,7 @@ def elbo_by_level(
     n = len(grid) - 1
     if not 1 <= first <= n:
         raise ValueError(f"first must lie in 1..{n}, the noisy levels of the grid, got {first}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator()
     dtype = torch.get_default_dtype()
     x0 = 2 * x.to(dtype) / (levels - 1) - 1  # [B, C, H, W]
     rows = grid.tolist()
@@ -207,6 +207,7 @@ def elbo_by_level(
     steps, decoders = [], []
     for k in range(first, n + 1):
         alpha, sigma = rows[n - k]
+        generator.manual_seed(seed * 100_003 + k)  # so that a subset's figures are a subset
         noise = torch.randn(x0.shape, generator=generator, dtype=dtype).to(x0.device)
         noisy = diffuse(x0, alpha, sigma, noise)
         decoders.append(bits(_decoder_nats(noisy, alpha, sigma, x, levels)))

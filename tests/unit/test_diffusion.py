@@ -216,3 +216,12 @@ def test_by_level_sums_to_the_bound_and_every_term_counts() -> None:
     assert (by_level.diffusion > 0).all()
     with pytest.raises(ValueError, match=r"1\.\.40"):
         elbo(denoiser, x, grid, 5, first=41)
+
+
+def test_an_image_s_bound_does_not_depend_on_its_neighbours() -> None:
+    grid = Cosine(20).grid(20)
+    x = torch.randint(0, 5, (6, *SHAPE), generator=torch.Generator().manual_seed(0))
+    denoiser = Denoiser(UNet(1, width=8, mults=(1,), attention=(False,), blocks=1))
+    whole, some = elbo(denoiser, x, grid, 5), elbo(denoiser, x[:2], grid, 5)
+    torch.testing.assert_close(whole.total[:2], some.total, rtol=1e-5, atol=0)
+    assert not torch.equal(elbo(denoiser, x, grid, 5, seed=1).total, whole.total)

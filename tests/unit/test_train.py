@@ -155,8 +155,9 @@ dist.destroy_process_group()
 def trained(kind: str) -> list:
     model = MODELS[kind](dropout=0.0)
     state = TrainState(model, GENTLE)
-    losses = [s.loss for s in train(model, IMAGES, loss_of(model), GENTLE, state)]
-    return [losses, model.state_dict(), state.ema]
+    steps = list(train(model, IMAGES, loss_of(model), GENTLE, state))
+    seen = [(s.loss, s.grad_norm) for s in steps]
+    return [seen, model.state_dict(), state.ema]
 
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo: DDP UNTESTED")
@@ -176,11 +177,13 @@ def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
     both = [torch.load(tmp_path / rank, weights_only=True) for rank in "01"]
     for kind in MODELS:
         alone, first, second = trained(kind), both[0][kind], both[1][kind]
-        assert first[0] == second[0] == pytest.approx(alone[0], abs=1e-5)
+        assert first[0] == second[0]
+        np.testing.assert_allclose(first[0], alone[0], rtol=5e-5)  # Adam would hide a wrong scale
         for table in (1, 2):  # weights, averaged weights
             assert same(first[table], second[table])
             for name, value in alone[table].items():
-                torch.testing.assert_close(first[table][name], value, atol=1e-5, rtol=1e-4)
+                # a bias before a norm has no gradient: rounding moves it, by up to the rate a step
+                torch.testing.assert_close(first[table][name], value, atol=2e-4, rtol=0)
 
 
 def test_a_batch_that_cannot_be_shared() -> None:

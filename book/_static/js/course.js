@@ -10,7 +10,14 @@
     mathjax.Hub = {
       Queue: function () {
         Array.prototype.forEach.call(arguments, function (call) {
-          if (Array.isArray(call) && call[0] === "Typeset") mathjax.typesetPromise([call[2]]);
+          if (!Array.isArray(call) || call[0] !== "Typeset") return;
+          var node = call[2];
+          // pages are written with \(…\) and tell MathJax to leave the rest alone; labels use $…$
+          if (!node.children.length && node.textContent.indexOf("$") >= 0) {
+            node.textContent = node.textContent.replace(/\$([^$]+)\$/g, "\\($1\\)");
+            node.classList.add("mathjax_process");
+          }
+          mathjax.startup.promise.then(function () { return mathjax.typesetPromise([node]); });
         });
       },
     };
