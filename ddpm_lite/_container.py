@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from . import __version__, files
+from . import files
+from .version import __version__
 
 __all__ = ["FORMAT", "CheckpointError", "one_line", "read", "write"]
 

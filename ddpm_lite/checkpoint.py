@@ -20,12 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import __version__, files
+from . import files
 from ._container import CheckpointError, one_line, read, write
 from .data import Images
 from .schedules import Schedule
 from .specs import build
 from .train import TrainConfig, TrainState
+from .version import __version__
 
 __all__ = [
     "COMMITTED",

@@ -66,6 +66,7 @@ def batch_indices(n: int, batch: int, seed: int, step: int) -> np.ndarray:
 
 
 def share(batch: int, rank: int, ranks: int) -> slice:
+    """This process's rows of a global batch; ValueError where it cannot be shared evenly."""
     if batch % ranks:
         raise ValueError(f"a batch of {batch} images cannot be shared by {ranks} processes evenly")
     return slice(rank * batch // ranks, (rank + 1) * batch // ranks)

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from . import __version__, files
+from . import files
+from .version import __version__
 
 __all__ = ["committed", "record", "results"]
 

@@ -14,7 +14,6 @@ __all__ = ["CLASSES", "build"]
 CLASSES = {
     "Denoiser": "diffusion",
     "GatedPixelCNN": "ar.gated",
-    "ImageGPT": "ar.transformer",
     "LinearAR": "ar.dense",
     "MADE": "ar.dense",
     "Marginal": "ar.dense",

@@ -26,7 +26,6 @@ EXAMPLE = (
 
 AR = {
     "gated": "GatedPixelCNN",
-    "imagegpt": "ImageGPT",
     "linear": "LinearAR",
     "made": "MADE",
     "marginal": "Marginal",

@@ -52,6 +52,7 @@ class Schedule:
 
 
 def as_time(t: Time) -> Tensor:
+    """t as float64; ValueError outside [0, 1], NaN included."""
     t = torch.as_tensor(t, dtype=torch.float64)
     if not bool(((t >= 0) & (t <= 1)).all()):
         raise ValueError("time must lie in [0, 1]: 0 is data, 1 is noise")
@@ -59,5 +60,6 @@ def as_time(t: Time) -> Tensor:
 
 
 def check_steps(n: int) -> None:
+    """ValueError unless there is at least one step."""
     if n < 1:
         raise ValueError(f"the number of steps must be at least 1, got {n}")
