@@ -1,6 +1,6 @@
 # The course's commands. `make` alone lists them.
 PYTHON ?= python3
-# for example PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu'
+# for example PIP_FLAGS='--extra-index-url URL' for another build of PyTorch
 PIP_FLAGS ?=
 PORT ?= 8000
 

@@ -72,7 +72,7 @@ def tile(images: Tensor, columns: int = 8, levels: int | None = None, gap: int =
 
     Args:
         images: [N, C, H, W], C 1 or 3: floats in [-1, 1], or integers in 0..levels-1.
-        columns: images in a row. gap: pixels between images, mid-grey.
+        columns: images in a row. gap: pixels between images, light grey.
 
     Returns:
         float32 [rows, columns] or [rows, columns, 3] in [0, 1]. ValueError for integers without
@@ -87,7 +87,7 @@ def tile(images: Tensor, columns: int = 8, levels: int | None = None, gap: int =
         images = 2 * images.float() / (levels - 1) - 1
     n, c, h, w = images.shape
     rows = -(-n // columns)
-    canvas = torch.full((c, rows * (h + gap) + gap, columns * (w + gap) + gap), 0.5)
+    canvas = torch.full((c, rows * (h + gap) + gap, columns * (w + gap) + gap), 0.85)
     for j, image in enumerate(images):
         top, left = (j // columns) * (h + gap) + gap, (j % columns) * (w + gap) + gap
         canvas[:, top : top + h, left : left + w] = (image.float().clamp(-1, 1) + 1) / 2

@@ -1,7 +1,7 @@
 """The bout: both families on the same digits, with equal parameters and equal training arithmetic.
 
     python experiments/bout.py            # everything, about half an hour on two cores
-    python experiments/bout.py likelihood # one part: likelihood, quality, curve, cost
+    python experiments/bout.py likelihood # one part: likelihood, levels, quality, curve, cost
 
 Writes ``ddpm_lite/results/bout.json``. Three training seeds a family; sampling seeds are nested in
 them. An interval redraws the training seeds first, then the images (a hierarchical bootstrap).
@@ -25,7 +25,7 @@ from ddpm_lite import cost, metrics, samplers
 from ddpm_lite.ar import ARModel
 from ddpm_lite.checkpoint import pretrained
 from ddpm_lite.data import load, to_levels
-from ddpm_lite.diffusion import Denoiser, clipped, elbo
+from ddpm_lite.diffusion import Denoiser, clipped, elbo, elbo_by_level
 from ddpm_lite.evaluate import choose_first
 from ddpm_lite.record import record
 from ddpm_lite.schedules import from_spec
@@ -99,6 +99,25 @@ def likelihood() -> None:
     ends = interval(pairs, np.mean)
     record("bout/bits_difference", float(np.mean(pairs)), "bits/dim", ends, len(test))
     record("bout/bits_verdict", verdict(ends, MARGIN["bits"]), margin=MARGIN["bits"])
+
+
+def levels() -> None:
+    """Where along the chain the bits of the bound are paid: seed 0, in bins of log-SNR."""
+    model, test, bins = _denoiser(0), load("digits", "test"), 40
+    grid = from_spec(model.info["schedule"]).grid(1000)
+    first = choose_first(model, load("digits", "train")[:200], grid)
+    terms = elbo_by_level(model, test.x, grid, test.levels, first)
+    visited = 2 * (grid[: len(grid) - first, 0].log() - grid[: len(grid) - first, 1].log())
+    edges = np.linspace(-10.0, float(visited[-1]), bins + 1)  # the first bin takes what lies below
+    where = np.searchsorted(edges, visited[1:].numpy()).clip(1, bins) - 1
+    paid = terms.diffusion.mean(0).flip(0).numpy() * math.prod(test.shape)  # noisiest step first
+    table = {
+        "log_snr": edges.tolist(),
+        "bits": np.bincount(where, paid, bins).tolist(),
+        "reconstruction": float(terms.reconstruction[:, 0].mean()) * math.prod(test.shape),
+        "prior": float(terms.prior.mean()) * math.prod(test.shape),
+    }
+    record("bout/bits_by_level", table, "bits/image", n=len(test), first=first)
 
 
 def quality() -> None:
@@ -195,6 +214,8 @@ def cost_() -> None:
         table = {k: [t / batch for t in timing] for k, timing in timings.items()}
         estimate = forwards["forward"].median * math.prod((1, 8, 8)) / batch
         table.setdefault("naive", [estimate] * 3)
+        for name, (median, low, high) in table.items():
+            record(f"bout/ms_{name}_{batch}", 1000 * median, "ms/image", [1000 * low, 1000 * high])
         record(
             f"bout/seconds_batch_{batch}",
             table,
@@ -235,7 +256,13 @@ def _nearest(x: Tensor) -> float:
     return float(torch.cdist(x.flatten(1).float(), train).amin(1).mean() / 8)
 
 
-PARTS = {"likelihood": likelihood, "quality": quality, "curve": curve, "cost": cost_}
+PARTS = {
+    "likelihood": likelihood,
+    "levels": levels,
+    "quality": quality,
+    "curve": curve,
+    "cost": cost_,
+}
 
 if __name__ == "__main__":
     os.environ["DDPM_LITE_RESULTS"] = str(HERE / "ddpm_lite" / "results")

@@ -2,8 +2,8 @@
 
     python experiments/landing.py
 
-Writes ``book/_static/two-canvases.webp`` (moving), ``two-canvases.png`` (its still) and
-``headline.png``. The digits are the first eight of seed 0, never picked.
+Writes ``book/_static/two-canvases.webp`` (moving), ``two-canvases.png`` (six stills of the first
+digit of each) and ``headline.png``. The digits are the first eight of seed 0, never picked.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def frame(filling: torch.Tensor, clearing: torch.Tensor, step: int) -> Image.Ima
         (clearing, "noise level by noise level", viz.DIFFUSION),
     ):
         picture = Image.fromarray(np.uint8(255 * viz.tile(images, columns=4))).convert("RGB")
-        picture = picture.resize((picture.width * SCALE, picture.height * SCALE), Image.Resampling.NEAREST)
+        picture = picture.resize(
+            (picture.width * SCALE, picture.height * SCALE), Image.Resampling.NEAREST
+        )
         side = Image.new("RGB", (picture.width + 8, picture.height + 44), "white")
         side.paste(picture, (4, 4))
         draw = ImageDraw.Draw(side)
@@ -65,6 +67,27 @@ def frame(filling: torch.Tensor, clearing: torch.Tensor, step: int) -> Image.Ima
     both.paste(sides[0], (0, 0))
     both.paste(sides[1], (sides[0].width + 20, 0))
     return both
+
+
+def stills(filling: torch.Tensor, clearing: torch.Tensor, panels: int = 6) -> None:
+    """The first digit of each family at equal distances along its chain."""
+    import matplotlib.pyplot as plt
+
+    viz.style()
+    fig, axes = plt.subplots(2, panels, figsize=(6.4, 2.6), layout="none")
+    fig.subplots_adjust(0.01, 0.01, 0.99, 0.91, wspace=0.08, hspace=0.3)
+    for row, images, colour, word in (
+        (axes[0], filling, viz.AR, "pixel by pixel"),
+        (axes[1], clearing, viz.DIFFUSION, "noise level by noise level"),
+    ):
+        for ax, step in zip(row, np.linspace(0, FRAMES, panels).round().astype(int), strict=True):
+            ax.imshow(images[step, 0, 0], vmin=-1, vmax=1)
+            ax.set(xticks=[], yticks=[])
+            ax.grid(False)
+            for spine in ax.spines.values():
+                spine.set(visible=True, color=colour, linewidth=2)
+        row[0].set_title(word, loc="left", color=colour, fontweight="bold")
+    fig.savefig(OUT / "two-canvases.png")
 
 
 def headline() -> None:
@@ -112,7 +135,7 @@ def headline() -> None:
 if __name__ == "__main__":
     filling, clearing = canvases()
     shown = [frame(filling[k], clearing[k], k) for k in range(FRAMES + 1)]
-    shown[-1].save(OUT / "two-canvases.png", optimize=True)
+    stills(filling, clearing)
     shown[0].save(
         OUT / "two-canvases.webp",
         save_all=True,
