@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in argv
     try:
         args = parser().parse_args(argv)
+        args.typed = shlex.join(["ddpm-lite", *argv])  # a checkpoint says how it was made
         answer: Answer = args.run(args)
         if answer.data:
             said = json.dumps(answer.data, indent=2, sort_keys=True) if args.json else answer.text

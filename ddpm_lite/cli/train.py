@@ -131,6 +131,7 @@ def _train(
     state = state or TrainState(model, config)
     loss_fn = loss_for(model, images.levels, config, schedule)
     about: dict[str, Any] = {"data": images, "seed": args.seed, "init": args.init}
+    about["command"] = args.typed
     if schedule is not None:
         about["schedule"] = schedule
     start, checks = time.perf_counter() - seconds, []
@@ -235,9 +236,8 @@ def _ruler(args: argparse.Namespace, out: Path) -> Answer:
     test = data.load(args.data, "test", args.root, size=args.size)
     net = fit_ruler(images, seed=args.seed, **_arguments(args.set))
     accuracy = float((net(test.x).argmax(1) == test.y).double().mean())
-    checkpoint.save(
-        out, net, data=images, seed=args.seed, metrics={"accuracy": accuracy, "n": len(test)}
-    )
+    found = {"accuracy": accuracy, "n": len(test)}
+    checkpoint.save(out, net, data=images, seed=args.seed, command=args.typed, metrics=found)
     return Answer(
         {"out": str(out), "accuracy": accuracy}, f"{out}: accuracy {accuracy:.3f} on the test split"
     )

@@ -19,7 +19,9 @@ def test_tile_places_every_pixel() -> None:
     np.testing.assert_allclose(picture[1:3, 1:3], x[0, 0] / 4)
     np.testing.assert_allclose(picture[1:3, 4:6], x[1, 0] / 4)
     np.testing.assert_allclose(picture[4:6, 1:3], x[2, 0] / 4)
-    assert picture[0, 0] == picture[5, 5] == np.float32(0.85)  # the gap, and the place without an image
+    assert (
+        picture[0, 0] == picture[5, 5] == np.float32(0.85)
+    )  # the gap, and the place without an image
     assert viz.tile(torch.zeros(2, 3, 4, 4)).shape == (6, 41, 3)
 
 

@@ -1,0 +1,105 @@
+"""The committed checkpoints: what each states is what `ddpm-lite evaluate` measures again."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from ddpm_lite import pretrained
+from ddpm_lite.checkpoint import names, read_info
+from ddpm_lite.cli import main
+from ddpm_lite.record import committed, results
+
+GATED = ["digits-gated", "digits-gated-s1", "digits-gated-s2"]
+UNET = ["digits-unet", "digits-unet-s1", "digits-unet-s2"]
+
+
+def evaluate(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, Any]]:
+    code = main(["evaluate", "--json", *words])
+    out = capsys.readouterr()
+    assert out.out, out.err
+    return code, json.loads(out.out)
+
+
+@pytest.mark.parametrize("name", [*GATED, *UNET])
+def test_provenance_is_complete(name: str) -> None:
+    info = read_info(name)
+    wanted = {"command", "config", "data", "seed", "step", "seconds", "versions", "metrics", "spec"}
+    assert wanted <= set(info)
+    assert f"--seed {info['seed']}" in info["command"]
+    assert info["command"].startswith("ddpm-lite train ")
+    assert info["data"]["hash"] and info["parameters"] <= 250_000
+
+
+def test_the_three_seeds_are_three_trainings() -> None:
+    for family in (GATED, UNET):
+        assert len({read_info(name)["hash"] for name in family}) == 3
+        assert [read_info(name)["seed"] for name in family] == [0, 1, 2]
+
+
+def test_gated_reproduces_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = evaluate(capsys, "--model", "digits-gated")
+    assert code == 0 and not found["disagreements"]
+    stated = read_info("digits-gated")["metrics"]["likelihood"]
+    assert found["likelihood"]["kind"] == "exact" and found["likelihood"]["n"] == 397
+    assert found["likelihood"]["value"] == pytest.approx(stated["value"], abs=0.002)
+    assert found["likelihood"]["value"] <= 1.90
+
+
+def test_unet_reproduces_its_samples_and_the_start_of_its_bound(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stated = read_info("digits-unet")["metrics"]
+    first = str(stated["likelihood"]["first"])
+    code, found = evaluate(
+        capsys, "--model", "digits-unet", "--images", "32", "--first", first, "--bootstraps", "2"
+    )
+    assert code == 0
+    by_image = results("bout")["bits_unet"]["by_image"]
+    assert found["likelihood"]["kind"] == "bound" and found["likelihood"]["levels"] == 1000
+    assert found["likelihood"]["value"] == pytest.approx(sum(by_image) / 32, abs=0.002)
+    low, high = stated["quality"]["frechet"]["interval"]
+    assert low <= found["quality"]["frechet"]["value"] <= high
+
+
+def test_the_bound_is_close_to_the_exact_likelihood_and_the_samples_far_better() -> None:
+    gated, unet = (read_info(name)["metrics"] for name in ("digits-gated", "digits-unet"))
+    gap = unet["likelihood"]["value"] - gated["likelihood"]["value"]
+    assert 0 < gap < 0.1
+    assert unet["quality"]["frechet"]["interval"][1] < gated["quality"]["frechet"]["interval"][0]
+
+
+def test_the_bout_is_fair() -> None:
+    for quantity in ("parameters", "training_macs"):
+        ar, diffusion = (committed(f"bout/{quantity}_{f}") for f in ("gated", "unet"))
+        assert abs(ar / diffusion - 1) <= 0.05
+    configs = [read_info(name)["config"] for name in ("digits-gated", "digits-unet")]
+    for field in ("batch", "lr", "ema", "warmup", "decay", "clip", "weight_decay"):
+        assert configs[0][field] == configs[1][field], field
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*GATED, *UNET])
+def test_every_checkpoint_reproduces_everything(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, found = evaluate(capsys, "--model", name)
+    assert code == 0 and not found["disagreements"]
+
+
+def test_committed_results_come_from_these_checkpoints() -> None:
+    bits = results("bout")["bits_gated"]["seeds"]
+    stated = [read_info(name)["metrics"]["likelihood"]["value"] for name in GATED]
+    assert bits == pytest.approx(stated, abs=2e-3)
+    bounds = results("bout")["bits_unet"]["seeds"]
+    stated = [read_info(name)["metrics"]["likelihood"]["value"] for name in UNET]
+    assert bounds == pytest.approx(stated, abs=2e-3)
+
+
+def test_every_committed_file_loads_and_is_small() -> None:
+    assert {*GATED, *UNET, "digits-ruler"} <= set(names())
+    for name in names():
+        model = pretrained(name)
+        assert not model.training
+        assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
