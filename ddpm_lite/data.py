@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_lite import _readers
-from ddpm_lite._readers import DataError, import_torchvision
+from . import _readers
+from ._readers import DataError, import_torchvision
 
 __all__ = ["DataError", "Images", "import_torchvision", "load", "to_levels", "to_unit"]
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from .data import to_unit
+
 Level = float | Tensor  # alpha or sigma: one number, or one per image [B]
 Label = int | Tensor | None  # class index, int64[B], or None (= -1) for the null class
 
@@ -80,16 +82,13 @@ class Denoiser(nn.Module):
     @property
     def spec(self) -> dict[str, Any]:
         """JSON description from which the same architecture can be built again."""
-        return {
-            "class": "Denoiser",
-            "predicts": self.predicts,
-            "sigma_data": self.sigma_data,
-            "net": self.net.spec,
-        }
+        own = {"class": "Denoiser", "predicts": self.predicts, "sigma_data": self.sigma_data}
+        return own | {"net": self.net.spec}
 
     def normalised(self, x: Tensor, alpha: Level, sigma: Level) -> tuple[Tensor, Tensor, Tensor]:
         """(a, s, c), float64 [B or 1, 1, 1, 1]: x/c = a·u + s·eps with a² + s² = 1."""
-        alpha, sigma = like(alpha, x), like(sigma, x)
+        alpha = like(alpha, x)
+        sigma = like(sigma, x).to(alpha.device)  # a number may come with a tensor on a GPU
         c = torch.hypot(alpha * self.sigma_data, sigma)
         return alpha * self.sigma_data / c, sigma / c, c
 
@@ -183,26 +182,34 @@ class Elbo(NamedTuple):
 
 @torch.no_grad()
 def elbo_by_level(
-    denoiser: Denoise, x: Tensor, grid: Tensor, levels: int, first: int = 1, seed: int = 0
+    denoiser: Denoise,
+    x: Tensor,
+    grid: Tensor,
+    levels: int,
+    first: int = 1,
+    seed: int = 0,
+    every_stop: bool = True,
 ) -> Elbo:
-    """Every term of the bound by noise level; ``elbo`` sums them.
+    """Every term of the bound by noise level; ``elbo`` sums them and says what the arguments are.
 
     Level k is row n-k of the grid, n = len(grid) - 1. Column j of ``diffusion`` [B, n-first] holds
     the cost of going from level first+j+1 to first+j; column j of ``reconstruction`` [B, n-first+1]
-    that of decoding at level first+j, were the chain stopped there. ``prior`` is [B].
+    that of decoding at level first+j, were the chain stopped there (without ``every_stop`` only
+    column 0). ``prior`` is [B].
     """
     n = len(grid) - 1
     if not 1 <= first <= n:
         raise ValueError(f"first must lie in 1..{n}, the noisy levels of the grid, got {first}")
-    generator = torch.Generator()
-    dtype = torch.get_default_dtype()
-    x0 = 2 * x.to(dtype) / (levels - 1) - 1  # [B, C, H, W]
+    if x.is_floating_point() or int(x.min()) < 0 or int(x.max()) >= levels:
+        raise ValueError(f"x must hold whole levels 0..{levels - 1}: use data.to_levels")
+    generator, dtype = torch.Generator(), torch.get_default_dtype()
+    x0 = to_unit(x, levels, dtype)  # [B, C, H, W]
     rows = grid.tolist()
 
     def bits(nats: Tensor) -> Tensor:  # [B, ...] nats per dimension -> [B] bits/dim
         return nats.flatten(1).double().mean(1).cpu() / math.log(2)
 
-    alpha, sigma = rows[0]
+    alpha, sigma = rows[0]  # of level n
     prior = bits(0.5 * (alpha * x0 / sigma) ** 2)  # KL of q(x_T | x0) from N(0, sigma_T²)
     steps, decoders = [], []
     for k in range(first, n + 1):
@@ -210,14 +217,15 @@ def elbo_by_level(
         generator.manual_seed(seed * 100_003 + k)  # so that a subset's figures are a subset
         noise = torch.randn(x0.shape, generator=generator, dtype=dtype).to(x0.device)
         noisy = diffuse(x0, alpha, sigma, noise)
-        decoders.append(bits(_decoder_nats(noisy, alpha, sigma, x, levels)))
+        if every_stop or k == first:
+            decoders.append(bits(_decoder_nats(noisy, alpha, sigma, x, levels)))
         if k > first:
             below = rows[n - k + 1]
             snr, snr_below = (alpha / sigma) ** 2, (below[0] / below[1]) ** 2
             wrong = (denoiser(noisy, alpha, sigma).x0 - x0).square()
             steps.append(bits(0.5 * (snr_below - snr) * wrong))
-    no_steps = torch.zeros(len(x), 0, dtype=torch.float64)
-    return Elbo(prior, torch.stack(steps, 1) if steps else no_steps, torch.stack(decoders, 1))
+    diffusion = torch.stack(steps, 1) if steps else prior.new_zeros(len(x), 0)
+    return Elbo(prior, diffusion, torch.stack(decoders, 1))
 
 
 def elbo(
@@ -230,19 +238,23 @@ def elbo(
     Reconstruction: p(k | x_first) ∝ N(x_first; alpha·v_k, sigma²) over the pixel values v_k.
 
     Args:
-        denoiser: any ``Denoise``, unclipped. x: pixel levels 0..levels-1, [B, C, H, W].
+        denoiser: any ``Denoise``, unclipped, asked without labels. x: whole levels [B, C, H, W].
         grid: float64[n+1, 2]; level k is row n-k. first: where the chain stops, 1..n; chosen on the
             training split where it is not 1. seed: fixes the one noise draw per level and image.
 
     Returns:
-        Elbo of [B] float64 each, in bits/dim. ValueError if ``first`` is out of range.
+        Elbo of [B] float64 each, in bits/dim. ValueError if ``first`` or ``x`` is out of range.
     """
-    by_level = elbo_by_level(denoiser, x, grid, levels, first, seed)
+    by_level = elbo_by_level(denoiser, x, grid, levels, first, seed, every_stop=False)
     return Elbo(by_level.prior, by_level.diffusion.sum(1), by_level.reconstruction[:, 0])
 
 
 def _decoder_nats(noisy: Tensor, alpha: float, sigma: float, x: Tensor, levels: int) -> Tensor:
-    values = 2 * torch.arange(levels, device=noisy.device, dtype=noisy.dtype) / (levels - 1) - 1
-    distance = (noisy[..., None] - alpha * values) / sigma  # [B, C, H, W, K]
-    log_p = (-0.5 * distance.square()).log_softmax(-1)
-    return -log_p.gather(-1, x.long()[..., None])[..., 0]
+    values = to_unit(torch.arange(levels, device=noisy.device), levels, noisy.dtype)  # [K]
+    some = max(1, 2**24 // (noisy[0].numel() * levels))  # images at a time: K numbers a pixel
+    nats = []
+    for y, k in zip(noisy.split(some), x.long().split(some), strict=True):
+        distance = (y[..., None] - alpha * values) / sigma  # [b, C, H, W, K]
+        log_p = (-0.5 * distance.square()).log_softmax(-1)
+        nats.append(-log_p.gather(-1, k[..., None])[..., 0])
+    return torch.cat(nats)

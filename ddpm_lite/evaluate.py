@@ -57,8 +57,10 @@ class EvalConfig:
         for name, low in (("first_images", 1), ("n", 0), ("bootstraps", 1), ("steps", 1)):
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be at least {low}, not {getattr(self, name)}")
-        if self.images is not None and self.images < 1:
-            raise ValueError(f"images must be at least 1 or None, not {self.images}")
+        for name in ("images", "levels", "first"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1 or None, not {value}")
 
 
 def evaluate(
@@ -106,8 +108,8 @@ def likelihood(model: nn.Module, test: Images, train: Images, config: EvalConfig
         bits = terms.sum(1)
     else:
         with torch.no_grad():
-            for start in range(0, len(test), BATCH):
-                x = test.x[start : start + BATCH].to(_device(model))
+            size = test.x[0].numel() * test.levels  # logits of one image
+            for x in test.x.to(_device(model)).split(max(1, min(BATCH, 2**26 // size))):
                 parts.append(model.bits_per_dim(x).double().cpu())  # type: ignore[operator]
         bits = torch.cat(parts)
     found["value"] = bits.mean().item()

@@ -25,7 +25,7 @@ def guided(denoise: Denoise, weight: float) -> Denoise:
             torch.cat([label, torch.full_like(label, -1)]),
         )
         (x0_c, x0_u), (eps_c, eps_u) = both.x0.chunk(2), both.eps.chunk(2)
-        # x0 is linear in eps with coefficients that sum to 1, so it is combined the same way
+        # at a given x, x0 is affine in eps and the two weights sum to 1: it combines the same way
         return Prediction(x0_u + weight * (x0_c - x0_u), eps_u + weight * (eps_c - eps_u))
 
     return denoise_guided

@@ -59,21 +59,23 @@ class Interval(NamedTuple):
 def features(net: FeatureNet, x: Tensor, batch: int = 500) -> Tensor:
     """Features of levels x [N,C,H,W] (uint8): float64 [N,F] on the CPU.
 
-    A module is put in evaluation mode for the time of the call. Generated images pass `to_levels`
-    before this, exactly as real ones are stored, for a metric sees rounding too.
+    A module is put in evaluation mode for the time of the call, and is given x on its own
+    device. Generated images pass `to_levels` before this, exactly as real ones are stored, for a
+    metric sees rounding too.
     """
     if x.is_floating_point():
         raise ValueError(f"features reads whole levels, not {x.dtype}: use data.to_levels first")
     if len(x) == 0:
         raise ValueError("features needs at least one image")
-    training = isinstance(net, torch.nn.Module) and net.training
-    if isinstance(net, torch.nn.Module):
-        net.eval()
-    try:
+    if not isinstance(net, torch.nn.Module):
         return torch.cat([net.features(part).double().cpu() for part in x.split(batch)])
+    training, weight = net.training, next(net.parameters(), None)
+    device = x.device if weight is None else weight.device
+    net.eval()
+    try:
+        return torch.cat([net.features(part.to(device)).double().cpu() for part in x.split(batch)])
     finally:
-        if isinstance(net, torch.nn.Module):
-            net.train(training)
+        net.train(training)
 
 
 def moments(a: Tensor) -> Moments:

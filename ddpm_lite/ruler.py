@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm_lite.data import Images, to_unit
+from .data import Images, to_unit
 
 __all__ = ["Ruler", "fit_ruler"]
 

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from .diffusion import Denoise, Denoiser, Label, Prediction, clipped
+from .diffusion import Denoise, Denoiser, Label, clipped
 from .guidance import guided
 from .schedules import from_spec
 
@@ -50,7 +50,7 @@ def ddim(
     after: After | None = None,
     eta: float = 0.0,
 ) -> Iterator[State]:
-    """Song et al. 2021 (DDIM), eq. 12, for any Gaussian path. eta = 0 is deterministic."""
+    """Song et al. 2021 (DDIM), eq. 12 and 16, for any Gaussian path. eta = 0 is deterministic."""
     x = noise * grid[0, 1].item()
     yield State(0, x, None)
     for i, alpha, sigma, alpha_next, sigma_next in _steps(grid):
@@ -171,12 +171,15 @@ def sample(
     """n images from a pretrained model, for people in a hurry: float [n, C, H, W] in [-1, 1].
 
     Image shape and schedule come from ``model.info``. The seed fixes all noise; ``to_levels``
-    makes pixels. ValueError for an unknown sampler, n < 1, or steps the schedule does not have.
+    makes pixels. ValueError for an unknown sampler, n < 1, steps the schedule does not have, or a
+    model whose ``info`` lacks shape or schedule.
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"unknown sampler {sampler!r}: known are {', '.join(sorted(SAMPLERS))}")
     if n < 1:
         raise ValueError(f"the number of images must be at least 1, got {n}")
+    if missing := {"schedule", "shape"} - model.info.keys():
+        raise ValueError(f"model.info lacks {', '.join(sorted(missing))}: `pretrained` fills it")
     grid = from_spec(model.info["schedule"]).grid(steps)
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
@@ -193,7 +196,6 @@ __all__ = [
     "SAMPLERS",
     "After",
     "Fresh",
-    "Prediction",
     "State",
     "ddim",
     "ddpm",

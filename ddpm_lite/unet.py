@@ -25,7 +25,7 @@ class UNet(nn.Module):
         patch: fold patch x patch pixels into channels first (pixel unshuffle): cheaper, coarser.
 
     Sizes that the strides do not divide are padded inside and cut off again. Raises ValueError for
-    a label given to a model without classes, or one out of range.
+    sizes that make no network, a label given to a model without classes, or one out of range.
     """
 
     def __init__(
@@ -40,7 +40,9 @@ class UNet(nn.Module):
         patch: int = 1,
     ) -> None:
         super().__init__()
-        if len(mults) != len(attention):
+        if width < 2 or width % 2 or min(channels, blocks, patch, *mults, classes or 1) < 1:
+            raise ValueError(f"no U-Net has width={width}, mults={mults}, …: width must be even")
+        if not mults or len(mults) != len(attention):
             raise ValueError(f"{len(mults)} levels need as many attention flags: {attention}")
         self.spec: dict[str, Any] = {
             "class": "UNet",
@@ -119,8 +121,8 @@ class UNet(nn.Module):
 class LogSnrFeatures(nn.Module):
     """[B] -> [B, width]: sines and cosines of log-SNR at geometric frequencies.
 
-    The sinusoidal embedding of Vaswani et al. 2017, §3.5, with periods from 1.6 to 1,600 nats, so
-    that neighbouring noise levels are neighbours and the whole range ±20 is told apart.
+    The sinusoidal embedding of Vaswani et al. 2017, §3.5, with periods from 1.6 to some 1,000 nats,
+    so that neighbouring noise levels are neighbours and the whole range ±20 is told apart.
     """
 
     frequency: Tensor

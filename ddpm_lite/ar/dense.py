@@ -13,13 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..data import to_unit
 from .base import ARModel, Label, add_labels, make_labels
 from .sampling import Cache
-
-
-def unit(k: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
-    """Levels 0..K-1 -> [-1, 1]."""
-    return 2 * k.to(dtype) / (levels - 1) - 1
 
 
 class DenseModel(ARModel):
@@ -31,13 +27,13 @@ class DenseModel(ARModel):
 
     def logits(self, x: Tensor, label: Label = None) -> Tensor:
         x = self.check(x)
-        values = unit(x.flatten(1)[:, self.order], self.levels, self.dtype)
+        values = to_unit(x.flatten(1)[:, self.order], self.levels, self.dtype)
         logits = self.by_rank(values, self.label_rows(len(x), label))
         return logits[:, self.order.argsort()].view(*x.shape, self.levels)  # rank -> position
 
     def value(self, cache: Cache, i: int) -> Tensor:
         """The value [n,1] in [-1,1] that rank i was given."""
-        return unit(cache.x.flatten(1)[:, self.order[i], None], self.levels, self.dtype)
+        return to_unit(cache.x.flatten(1)[:, self.order[i], None], self.levels, self.dtype)
 
 
 class Marginal(DenseModel):

@@ -232,6 +232,8 @@ def _ruler(args: argparse.Namespace, out: Path) -> Answer:
     from .. import checkpoint, data
     from ..ruler import fit_ruler
 
+    if out.exists():
+        raise ValueError(f"{out} is there already: a ruler is trained in one go, give another --out")
     images = data.load(args.data, "ruler", args.root, size=args.size)
     test = data.load(args.data, "test", args.root, size=args.size)
     net = fit_ruler(images, seed=args.seed, **_arguments(args.set))

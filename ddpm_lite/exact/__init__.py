@@ -5,8 +5,8 @@ image: each offers the package's two seams exactly, with no training, so that a 
 can be told from those of a trained network.
 """
 
-from ddpm_lite.exact.kernel import KernelDenoiser
-from ddpm_lite.exact.mixture import GaussianMixture
-from ddpm_lite.exact.table import Table, TableAR
+from .kernel import KernelDenoiser
+from .mixture import GaussianMixture
+from .table import Table, TableAR
 
 __all__ = ["GaussianMixture", "KernelDenoiser", "Table", "TableAR"]

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ddpm_lite.diffusion import Label, Level, Prediction, like
+from ..diffusion import Label, Level, Prediction, like
 
 
 class KernelDenoiser:

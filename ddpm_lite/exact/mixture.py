@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ddpm_lite.diffusion import Label, Level, Prediction, like
+from ..diffusion import Label, Level, Prediction, like
 
 
 class GaussianMixture:

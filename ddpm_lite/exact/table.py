@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ddpm_lite.ar.base import ARModel, Cache, Label
-from ddpm_lite.data import to_unit
-from ddpm_lite.exact.kernel import KernelDenoiser
+from ..ar.base import ARModel, Cache, Label
+from ..data import to_unit
+from .kernel import KernelDenoiser
 
 LARGEST = 2**20  # images in a table
 

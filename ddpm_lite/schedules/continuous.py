@@ -40,6 +40,8 @@ class Karras(Schedule):
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> None:
         if not 0 < sigma_min < sigma_max:
             raise ValueError(f"need 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+        if not rho > 0:
+            raise ValueError(f"rho must be positive, got {rho}")
         self.low, self.high, self.rho = sigma_min ** (1 / rho), sigma_max ** (1 / rho), rho
         self.spec = {"class": "Karras", "sigma_min": sigma_min, "sigma_max": sigma_max, "rho": rho}
 
@@ -76,7 +78,7 @@ class Shifted(Schedule):
 
 
 def shifted(schedule: Schedule, factor: float) -> Schedule:
-    """Add 2·log(factor) to log_snr and keep the path (Hoogeboom et al. 2023, eq. 3).
+    """Add 2·log(factor) to log_snr and keep the path (Hoogeboom et al. 2023, §3.1).
 
     Larger images need more noise to hide the same content: factor < 1. Stable Diffusion 3's
     shift s (Esser et al. 2024, eq. 23) is factor 1/s on ``Flow``.

@@ -44,9 +44,10 @@ class Discrete(Schedule):
     def __call__(self, t: Time) -> Levels:
         position = as_time(t) * self.steps
         k = position.floor().long().clamp(max=self.steps - 1)
-        angle = torch.atan2(self.table[:, 1], self.table[:, 0])
+        table = self.table.to(position.device)
+        angle = torch.atan2(table[:, 1], table[:, 0])
         angle = torch.lerp(angle[k], angle[k + 1], position - k)
-        on_entry, entry = position == position.round(), self.table[position.round().long()]
+        on_entry, entry = position == position.round(), table[position.round().long()]
         alpha = torch.where(on_entry, entry[..., 0], angle.cos())  # table entries come back exactly
         sigma = torch.where(on_entry, entry[..., 1], angle.sin())
         return alpha, sigma

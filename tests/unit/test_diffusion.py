@@ -211,11 +211,15 @@ def test_by_level_sums_to_the_bound_and_every_term_counts() -> None:
     assert by_level.diffusion.shape == (3, 37) and by_level.reconstruction.shape == (3, 38)
     parts = elbo(denoiser, x, grid, 5, first=3)
     torch.testing.assert_close(parts.diffusion, by_level.diffusion.sum(1))
+    assert torch.equal(parts.reconstruction, by_level.reconstruction[:, 0])
     torch.testing.assert_close(parts.total, parts.prior + parts.diffusion + parts.reconstruction)
     assert torch.equal(elbo(denoiser, x, grid, 5, first=3).total, parts.total)  # seeded
     assert (by_level.diffusion > 0).all()
     with pytest.raises(ValueError, match=r"1\.\.40"):
         elbo(denoiser, x, grid, 5, first=41)
+    for bad in (x - 1, x + 1, x.float()):
+        with pytest.raises(ValueError, match=r"whole levels 0\.\.4"):
+            elbo(denoiser, bad, grid, 5)
 
 
 def test_an_image_s_bound_does_not_depend_on_its_neighbours() -> None:

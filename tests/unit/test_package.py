@@ -37,7 +37,12 @@ def imports_of(path: Path, module: str) -> set[str]:
     package = [part for part in package if part]
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if not isinstance(node, ast.ImportFrom) or node.level == 0:
+        if isinstance(node, ast.Import):
+            assert not any(a.name.startswith("ddpm_lite") for a in node.names), f"relative, {path}"
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        if node.level == 0:  # an import from ddpm_lite by its name would escape the layers
+            assert (node.module or "").split(".")[0] != "ddpm_lite", f"relative, please: {path}"
             continue
         base = package[: len(package) - node.level + 1]
         target = ".".join([*base, *(node.module or "").split(".")]).strip(".")

@@ -287,5 +287,8 @@ def test_sample_for_people_in_a_hurry() -> None:
         sample(model, 3, steps=1001)
     with pytest.raises(ValueError, match="at least 1"):
         sample(model, 0)
+    model.info = {"shape": [1, 8, 8]}
+    with pytest.raises(ValueError, match="lacks schedule"):
+        sample(model, 3)
     with pytest.raises(ValueError, match="nothing"):
         last(iter(()))

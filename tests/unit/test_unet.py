@@ -71,6 +71,9 @@ def test_labels() -> None:
 def test_bad_input_and_spec() -> None:
     with pytest.raises(ValueError, match="attention"):
         UNet(1, mults=(1, 2))
+    for wrong in ({"width": 7}, {"width": 0}, {"blocks": 0}, {"patch": 0}, {"classes": 0}):
+        with pytest.raises(ValueError, match="no U-Net"):
+            UNet(1, **wrong)
     net = UNet(1, width=8, mults=(1, 2), attention=(False, True), classes=10, dropout=0.1)
     arguments = dict(net.spec)
     assert arguments.pop("class") == "UNet"
