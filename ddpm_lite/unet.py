@@ -40,7 +40,8 @@ class UNet(nn.Module):
         patch: int = 1,
     ) -> None:
         super().__init__()
-        if width < 2 or width % 2 or min(channels, blocks, patch, *mults, classes or 1) < 1:
+        least = min(channels, blocks, patch, *mults, 1 if classes is None else classes)
+        if width < 2 or width % 2 or least < 1:
             raise ValueError(f"no U-Net has width={width}, mults={mults}, …: width must be even")
         if not mults or len(mults) != len(attention):
             raise ValueError(f"{len(mults)} levels need as many attention flags: {attention}")

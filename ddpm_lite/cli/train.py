@@ -231,9 +231,14 @@ def _ruler(args: argparse.Namespace, out: Path) -> Answer:
     """The feature net of the metrics: on the ruler split, which no generator sees."""
     from .. import checkpoint, data
     from ..ruler import fit_ruler
+    from ..train import TrainConfig
 
     if out.exists():
-        raise ValueError(f"{out} is there already: a ruler is trained in one go, give another --out")
+        raise ValueError(f"{out} is there already: a ruler is not resumed, give another --out")
+    for field in dataclasses.fields(TrainConfig):
+        if field.name != "seed" and getattr(args, field.name) != field.default:
+            name = field.name.replace("_", "-")
+            raise ValueError(f"--{name} is not for a ruler: try --set {field.name}=...")
     images = data.load(args.data, "ruler", args.root, size=args.size)
     test = data.load(args.data, "test", args.root, size=args.size)
     net = fit_ruler(images, seed=args.seed, **_arguments(args.set))

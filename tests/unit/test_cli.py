@@ -224,6 +224,14 @@ ERRORS: dict[str, tuple[list[str], str]] = {
         ["train", "gated", "--out", "RUNS/ruler.safetensors", "--resume"],
         "weights only",
     ),
+    "a ruler over another": (
+        ["train", "ruler", "--out", "RUNS/gated.safetensors", "--resume"],
+        "not resumed",
+    ),
+    "a ruler's steps": (
+        ["train", "ruler", "--out", "OUT/a.safetensors", "--steps", "5"],
+        "--set steps=",
+    ),
     "judging nothing": (["evaluate", "--model", "RUNS/gated.safetensors", "--n", "-1"], "below 0"),
     "first beyond the chain": (
         [

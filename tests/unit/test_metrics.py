@@ -60,8 +60,8 @@ def test_frechet_against_scipy(dim):
 
 
 def test_frechet_against_torchmetrics():
+    import_torchvision()  # the cure, before torchmetrics imports a broken torchvision
     pytest.importorskip("torchmetrics")
-    import_torchvision()
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     class Flat(torch.nn.Module):
@@ -124,8 +124,8 @@ def test_kernel_distance_against_loops():
 
 
 def test_kernel_distance_against_torchmetrics():
+    import_torchvision()  # the cure, before torchmetrics imports a broken torchvision
     pytest.importorskip("torchmetrics")
-    import_torchvision()
     from torchmetrics.image.kid import maximum_mean_discrepancy, poly_kernel
 
     fake, real = normal(60, 4, 0, shift=0.3), normal(60, 4, 1)
