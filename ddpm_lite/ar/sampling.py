@@ -71,9 +71,11 @@ def draw(logits: Tensor, u: Tensor) -> Tensor:
     """Inverse CDF: logits [n,K], u float64[n] in [0,1) -> int64[n].
 
     The first k with cdf_k > u·cdf_K, in float64: never a level of probability 0, whatever the
-    rounding, because there cdf_k = cdf_(k-1).
+    rounding, because there cdf_k = cdf_(k-1). ValueError for logits that are not numbers.
     """
     cdf = F.softmax(logits.double(), -1).cumsum(-1)  # [n,K]
+    if bool(cdf[:, -1].isnan().any()):
+        raise ValueError("the logits are not finite: is the temperature too small, or a weight NaN?")
     return (cdf <= u[:, None] * cdf[:, -1:]).sum(-1)
 
 

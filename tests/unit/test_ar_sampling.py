@@ -226,3 +226,9 @@ def test_unknown_values_may_be_anything() -> None:
     nothing = torch.zeros(1, 2, 2, dtype=torch.bool)
     x = MODEL.sample(2, known=(nothing, ZEROS - 1))
     assert torch.equal(x, MODEL.sample(2))
+
+
+def test_logits_that_are_no_numbers_are_refused() -> None:
+    bad = torch.tensor([[0.0, 1.0], [float("nan"), 0.0]])
+    with pytest.raises(ValueError, match="not finite"):
+        draw(bad, torch.tensor([0.5, 0.5], dtype=torch.float64))
