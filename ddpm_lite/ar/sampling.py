@@ -75,7 +75,7 @@ def draw(logits: Tensor, u: Tensor) -> Tensor:
     """
     cdf = F.softmax(logits.double(), -1).cumsum(-1)  # [n,K]
     if bool(cdf[:, -1].isnan().any()):
-        raise ValueError("the logits are not finite: is the temperature too small, or a weight NaN?")
+        raise ValueError("logits are not finite: is the temperature too small, or a weight NaN?")
     return (cdf <= u[:, None] * cdf[:, -1:]).sum(-1)
 
 
