@@ -198,12 +198,11 @@ def player(
     top = 100 * start / len(pictures)
     return HTML(
         f'<div class="player" data-captions="{names}" style="max-width:{width}px;width:100%">'
-        f'<div role="img" aria-label="{html.escape(alt)}" '
-        f'style="overflow:hidden;aspect-ratio:{width}/{height};width:100%">'
-        f'<img class="sheet" alt="" src="data:image/png;base64,{source}" '
+        f'<div style="overflow:hidden;aspect-ratio:{width}/{height};width:100%">'
+        f'<img class="sheet" alt="{html.escape(alt)}" src="data:image/png;base64,{source}" '
         'style="width:100%;max-width:none;display:block;margin:0;image-rendering:pixelated;'
         f'transform:translateY(-{top}%)"></div>'
         f'<input type="range" min="0" max="{len(pictures) - 1}" value="{start}" '
-        f'style="width:100%" aria-label="{html.escape(alt)}" oninput="{html.escape(move)}">'
+        f'style="width:100%" aria-label="frame" oninput="{html.escape(move)}">'
         f"<output>{html.escape(captions[start])}</output></div>"
     )

@@ -50,7 +50,7 @@ def test_player_stacks_its_frames_and_names_them() -> None:
     sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(data[1]))))
     assert sheet.shape == (15, 9)
     assert [sheet[5 * t + 2, 2] for t in range(3)] == [0, 127, 255]
-    assert "<b>" not in page and "http" not in page
+    assert "<b>" not in page and "http" not in page and 'alt="two squares"' in page
     captions = re.search(r'data-captions="([^"]+)"', page)
     assert captions is not None
     import html
