@@ -1,11 +1,12 @@
-"""The `{nbfigure}` directive: a figure of the executed notebook, shown where the prose speaks of it.
+"""The `{nbfigure}` directive: a figure of the executed notebook, where the prose speaks of it.
 
     ```{nbfigure} fig-03-spectrum
     ```
 
-The picture, its alternative text and its caption are the notebook's own (cell metadata `mystnb`); the
-number in front of the caption leads to the cell that draws it. An unknown name is a warning, and
-warnings fail the build.
+The picture, its alternative text and its caption are the notebook's own (cell metadata `mystnb`).
+The label belongs to the page, so {numref} leads to the picture beside the text; in the notebook,
+staged for the book, the same figure is called `cell-fig-03-spectrum`. An unknown name is a warning,
+and warnings fail the build.
 """
 
 from __future__ import annotations
@@ -50,16 +51,18 @@ class NotebookFigure(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         name, source = self.arguments[0], Path(self.env.srcdir)
         known = pictures(source / "notebooks")
-        if name not in known:
+        if f"cell-{name}" not in known:
             logger.warning("no notebook draws a figure %r", name, location=self.get_location())
             return []
-        png, alt, caption = known[name]
+        png, alt, caption = known[f"cell-{name}"]
         path = source / "book" / "_figures" / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(png)
         image = nodes.image(uri=f"/book/_figures/{path.name}", alt=alt)
-        text, messages = self.state.inline_text(f"{{numref}}`{name}`. {caption}", self.lineno)
+        text, messages = self.state.inline_text(caption, self.lineno)
         figure = nodes.figure("", image, nodes.caption("", "", *text), classes=["from-notebook"])
+        self.options["name"] = name
+        self.add_name(figure)
         return [figure, *messages]
 
 

@@ -19,6 +19,13 @@ def hide(cell: nbformat.NotebookNode) -> None:
         cell.metadata["tags"] = [*tags, "hide-cell"]
 
 
+def rename_figure(cell: nbformat.NotebookNode) -> None:
+    """The label of a figure belongs to the page that shows it (`_ext/nbfigures.py`)."""
+    figure = cell.metadata.get("mystnb", {}).get("figure", {})
+    if "name" in figure:
+        figure["name"] = f"cell-{figure['name']}"
+
+
 def stage() -> Path:
     """Returns the staged folder; FileNotFoundError where a notebook has not been executed."""
     shutil.rmtree(SOURCE, ignore_errors=True)
@@ -34,6 +41,7 @@ def stage() -> Path:
         notebook = clean(nbformat.read(executed, as_version=4))
         for cell in notebook.cells:
             hide(cell)
+            rename_figure(cell)
         nbformat.write(notebook, SOURCE / "notebooks" / path.name)
     return SOURCE
 
