@@ -19,9 +19,10 @@ help: ## list the commands
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
 	  f"Python 3.11 to 3.13 is needed, this is {v[0]}.{v[1]}: run make PYTHON=python3.12 (or the like)")'
-	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet $(PIP_FLAGS) -r requirements.txt
-	$(PY) -m pip install --quiet $(PIP_FLAGS) --no-deps -e .
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo 'Installing into .venv (about 2 GB with the CPU build of PyTorch; once, some minutes)'
+	@$(PY) -m pip install --quiet $(PIP_FLAGS) -r requirements.txt
+	@$(PY) -m pip install --quiet $(PIP_FLAGS) --no-deps -e .
 	@touch $(READY)
 
 book: $(READY) ## install, run every notebook, build the book into _build/html

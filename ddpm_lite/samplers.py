@@ -168,16 +168,21 @@ def sample(
     guidance: float | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """n images from a pretrained model, for people in a hurry: float [n, C, H, W] in [-1, 1].
+    """n images from a pretrained ``Denoiser``, for people in a hurry: float, in [-1, 1].
 
-    Image shape and schedule come from ``model.info``. The seed fixes all noise; ``to_levels``
-    makes pixels. ValueError for an unknown sampler, n < 1, steps the schedule does not have, or a
+    Returns [n, C, H, W]. Image shape and schedule come from ``model.info``. The seed fixes all
+    noise; ``to_levels`` makes pixels. ValueError for an unknown sampler, n < 1, steps the schedule does not have, or a
     model whose ``info`` lacks shape or schedule.
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"unknown sampler {sampler!r}: known are {', '.join(sorted(SAMPLERS))}")
     if n < 1:
         raise ValueError(f"the number of images must be at least 1, got {n}")
+    if not isinstance(model, Denoiser):
+        raise ValueError(
+            "sample() is for diffusion models; an autoregressive one draws for itself, "
+            "whole levels: model.sample(n)"
+        )
     if missing := {"schedule", "shape"} - model.info.keys():
         raise ValueError(f"model.info lacks {', '.join(sorted(missing))}: `pretrained` fills it")
     grid = from_spec(model.info["schedule"]).grid(steps)

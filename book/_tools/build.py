@@ -66,7 +66,7 @@ def main() -> int:
         print("Paths of this machine in the book:", *leaks, sep="\n  ", file=sys.stderr)
         return 1
     where = (HTML / "index.html").relative_to(ROOT).as_posix()
-    print(f"\nThe book is in {where} ({time.perf_counter() - start:.0f} s): open that file in a")
+    print(f"\nThe book is in {where} (built in {time.perf_counter() - start:.0f} s): open it in a")
     print("browser (it needs no network), or run `make serve` for http://localhost:8000")
     return 0
 

@@ -26,6 +26,8 @@ class Parser(argparse.ArgumentParser):
     """argparse, but a mistake is an exception like any other, and prints one line."""
 
     def error(self, message: str) -> NoReturn:
+        if message.endswith(": KIND"):
+            message += ", which comes before --set"
         raise ValueError(f"{message} (see {self.prog} --help)")
 
 
@@ -58,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     try:
+        if not argv:
+            parser().print_help(sys.stderr)
+            return 2
         args = parser().parse_args(argv)
         args.typed = shlex.join(["ddpm-lite", *argv])  # a checkpoint says how it was made
         answer: Answer = args.run(args)
@@ -66,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(said, flush=True)
         return answer.code
     except KeyboardInterrupt:
-        return _failed("interrupted", 130, debug)
+        kept = "; what was saved goes on with --resume" if argv[:1] == ["train"] else ""
+        return _failed(f"interrupted{kept}", 130, debug)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -26,7 +26,8 @@ def run(args: argparse.Namespace) -> Answer:
         f"{name:24} {_kind(found):14} {found['parameters']:>10,} parameters  {_bits(found)}"
         for name, found in table.items()
     ]
-    return Answer({"checkpoints": table}, "\n".join(lines) or "there are no checkpoints yet")
+    head = "name, network, size, and test figure (-s1, -s2: further training seeds)"
+    return Answer({"checkpoints": table}, "\n".join([head, *lines]))
 
 
 def _kind(found: dict[str, Any]) -> str:
@@ -36,7 +37,10 @@ def _kind(found: dict[str, Any]) -> str:
 
 def _bits(found: dict[str, Any]) -> str:
     figures = (found.get("metrics") or {}).get("likelihood")
-    return f"{figures['value']:.3f} bits/dim ({figures['kind']})" if figures else ""
+    if figures:
+        return f"{figures['value']:.3f} bits/dim ({figures['kind']})"
+    accuracy = (found.get("metrics") or {}).get("test_accuracy")
+    return f"{accuracy:.1%} accuracy; its features judge samples" if accuracy else ""
 
 
 def _short(value: Any) -> str:

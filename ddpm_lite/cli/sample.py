@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HELP = "draw images from a trained model of either family"
-EXAMPLE = "ddpm-lite sample --model digits-unet --n 16 --label 3 --guidance 2 --out grid.png"
+EXAMPLE = "ddpm-lite sample --model digits-unet --n 16 --sampler ddim --steps 50 --out grid.png"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="name (see info) or file of a checkpoint")
     parser.add_argument("--n", type=positive, default=16, help="how many images (default 16)")
     parser.add_argument("--out", required=True, help="picture to write, NAME.png")
-    parser.add_argument("--label", type=int, help="class to draw, for a model with classes")
+    parser.add_argument("--label", type=int, help="class to draw, for a model trained with classes")
     parser.add_argument("--sampler", help="of a diffusion model (default dpmpp_2m)")
     parser.add_argument("--steps", type=positive, help="of a diffusion model (default 20)")
     parser.add_argument("--guidance", type=float, help="of a diffusion model, needs --label")
@@ -35,6 +35,8 @@ def run(args: argparse.Namespace) -> Answer:
     from ..evaluate import EvalConfig, generate
 
     out = writable(args.out, ".png")
+    if args.guidance is not None and args.label is None:
+        raise ValueError("--guidance needs a label to guide towards: give --label")
     model = checkpoint.pretrained(args.model, device(args.device))
     diffusion = isinstance(model, Denoiser)
     if not diffusion and not hasattr(model, "sample"):
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> Answer:
     family = "diffusion" if diffusion else "autoregressive"
     for option in ("temperature",) if diffusion else ("sampler", "steps", "guidance"):
         if getattr(args, option) is not None:
-            raise ValueError(f"--{option} means nothing to {args.model}, a model of {family} kind")
+            raise ValueError(f"--{option} means nothing to {args.model}, which is {family}")
     chosen = {k: getattr(args, k) for k in ("sampler", "steps", "temperature")}
     config = EvalConfig(seed=args.seed, **{k: v for k, v in chosen.items() if v is not None})
     images = generate(model, args.n, config, args.label, args.guidance)
@@ -50,7 +52,9 @@ def run(args: argparse.Namespace) -> Answer:
     about |= {k: v for k, v in chosen.items() if v is not None}
     about |= {k: v for k in ("label", "guidance") if (v := getattr(args, k)) is not None}
     write_grid(out, images, model.info["levels"], about)
-    return Answer({"out": str(out), **about}, f"{out}: {args.n} images from {args.model}")
+    return Answer(
+        {"out": str(out), **about}, f"{out}: {args.n} image{'s' * (args.n > 1)} from {args.model}"
+    )
 
 
 def write_grid(path: Any, images: Tensor, levels: int, about: dict[str, Any]) -> None:
@@ -65,10 +69,11 @@ def write_grid(path: Any, images: Tensor, levels: int, about: dict[str, Any]) ->
         raise ValueError(f"a picture has 1 or 3 channels, these images have {channels}")
     columns, gap = math.ceil(math.sqrt(n)), 1
     rows = math.ceil(n / columns)
-    sheet = images.new_full((channels, rows * (height + gap), columns * (width + gap)), 128)
+    size = (rows * (height + gap) + gap, columns * (width + gap) + gap)
+    sheet = images.new_full((channels, *size), 128)
     grey = (images.long() * 255 // (levels - 1)).to(images.dtype)
     for j, image in enumerate(grey):
-        top, left = (j // columns) * (height + gap), (j % columns) * (width + gap)
+        top, left = gap + (j // columns) * (height + gap), gap + (j % columns) * (width + gap)
         sheet[:, top : top + height, left : left + width] = image
     scale = max(1, 64 // height)
     sheet = sheet.repeat_interleave(scale, 1).repeat_interleave(scale, 2)

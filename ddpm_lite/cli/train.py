@@ -186,7 +186,10 @@ def _fits(
     pairs["schedule"] = (found.get("schedule"), schedule and schedule.spec)
     for name, (then, now) in pairs.items():
         if then != now:
-            raise ValueError(f"--resume: {name} was {then} when {args.out} was begun, now {now}")
+            raise ValueError(
+                f"--resume: {name} was {then} when {args.out} was begun, now {now}: "
+                "resume with the same, or start anew with --init and another --out"
+            )
     return state
 
 
@@ -219,7 +222,7 @@ def _arguments(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name.isidentifier():
-            raise ValueError(f"--set takes NAME=VALUE, not {pair!r}")
+            raise ValueError(f"--set takes NAME=VALUE, not {pair!r}: KIND comes before --set")
         try:
             found[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
