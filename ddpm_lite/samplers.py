@@ -171,8 +171,9 @@ def sample(
     """n images from a pretrained ``Denoiser``, for people in a hurry: float, in [-1, 1].
 
     Returns [n, C, H, W]. Image shape and schedule come from ``model.info``. The seed fixes all
-    noise; ``to_levels`` makes pixels. ValueError for an unknown sampler, n < 1, steps the schedule does not have, or a
-    model whose ``info`` lacks shape or schedule.
+    noise; ``to_levels`` makes pixels. ValueError for an unknown sampler, n < 1, steps that the
+    schedule does not have, or a model that is no ``Denoiser`` or whose ``info`` lacks shape or
+    schedule.
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"unknown sampler {sampler!r}: known are {', '.join(sorted(SAMPLERS))}")
