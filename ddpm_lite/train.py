@@ -198,9 +198,6 @@ def train(
         yield Step(state.step, loss.item(), norm.item())
 
 
-# -- losses --------------------------------------------------------------------------------------
-
-
 def _labels(model: nn.Module, y: Tensor, draws: Draws, drop: float) -> Tensor | None:
     """Labels [B] with a share `drop` of them −1, the null class; None for a model without."""
     spec: dict[str, Any] = model.spec  # type: ignore[assignment]

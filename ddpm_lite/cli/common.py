@@ -26,6 +26,12 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
 
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sampler", help="of a diffusion model (default dpmpp_2m)")
+    parser.add_argument("--steps", type=positive, help="of a diffusion model (default 20)")
+    parser.add_argument("--temperature", type=float, help="of an autoregressive model")
+
+
 def whole(text: str) -> int:
     """A number 0, 1, 2, …"""
     value = int(text)

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from .common import Answer, add_common, device, positive, whole, writable
+from .common import Answer, add_common, add_sampling, device, positive, whole, writable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,10 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--levels", type=positive, help="length of the chain of a bound")
     parser.add_argument("--first", type=positive, help="level where that chain stops")
     parser.add_argument("--n", type=whole, help="images to generate (default 2000; 0: none)")
-    parser.add_argument("--sampler", help="of a diffusion model (default dpmpp_2m)")
-    parser.add_argument("--steps", type=positive, help="of a diffusion model (default 20)")
     parser.add_argument("--bootstraps", type=positive, help="behind an interval (default 200)")
-    parser.add_argument("--temperature", type=float, help="of an autoregressive model")
+    add_sampling(parser)
     parser.add_argument("--export", help="write the rounded weights with these figures, "
                         "NAME.safetensors and NAME.json")  # fmt: skip
     add_common(parser)

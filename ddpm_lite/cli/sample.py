@@ -8,7 +8,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from .common import Answer, add_common, device, positive, writable
+from .common import Answer, add_common, add_sampling, device, positive, writable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,10 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=positive, default=16, help="how many images (default 16)")
     parser.add_argument("--out", required=True, help="picture to write, NAME.png")
     parser.add_argument("--label", type=int, help="class to draw, for a model trained with classes")
-    parser.add_argument("--sampler", help="of a diffusion model (default dpmpp_2m)")
-    parser.add_argument("--steps", type=positive, help="of a diffusion model (default 20)")
     parser.add_argument("--guidance", type=float, help="of a diffusion model, needs --label")
-    parser.add_argument("--temperature", type=float, help="of an autoregressive model")
+    add_sampling(parser)
     add_common(parser)
 
 

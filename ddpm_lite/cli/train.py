@@ -124,10 +124,8 @@ def _train(
     first = int(os.environ.get("RANK", "0")) == 0
     if out.exists():
         model, state, found = checkpoint.load(out, next(model.parameters()).device)
-        state, seconds = (
-            _fits(args, config, state, found, images, schedule),
-            found.get("seconds", 0.0),
-        )
+        state = _fits(args, config, state, found, images, schedule)
+        seconds = found.get("seconds", 0.0)
     state = state or TrainState(model, config)
     loss_fn = loss_for(model, images.levels, config, schedule)
     about: dict[str, Any] = {"data": images, "seed": args.seed, "init": args.init}
@@ -248,6 +246,5 @@ def _ruler(args: argparse.Namespace, out: Path) -> Answer:
     accuracy = float((net(test.x).argmax(1) == test.y).double().mean())
     found = {"accuracy": accuracy, "n": len(test)}
     checkpoint.save(out, net, data=images, seed=args.seed, command=args.typed, metrics=found)
-    return Answer(
-        {"out": str(out), "accuracy": accuracy}, f"{out}: accuracy {accuracy:.3f} on the test split"
-    )
+    text = f"{out}: accuracy {accuracy:.3f} on the test split"
+    return Answer({"out": str(out), "accuracy": accuracy}, text)
