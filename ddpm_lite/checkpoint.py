@@ -62,7 +62,8 @@ def save(
     if state is not None:
         moments = state.optimizer.state_dict()["state"]
         tensors |= _prefixed("ema", state.ema) | _prefixed("best", state.best or {})
-        tensors |= {f"optimizer.{i}.{k}": v for i, m in moments.items() for k, v in m.items()}
+        for index, moment in moments.items():
+            tensors |= _prefixed(f"optimizer.{index}", moment)
         info |= {
             "config": dataclasses.asdict(state.config),
             "step": state.step,

@@ -80,12 +80,14 @@ def fit_ruler(
     steps: int = 600,
     batch: int = 64,
     lr: float = 3e-3,
+    smoothing: float = 0.1,
     seed: int = 0,
 ) -> Ruler:
     """Train a Ruler on `images` (the ruler split, and nothing else), in evaluation mode.
 
-    AdamW, one-cycle rate, smoothed labels, and every batch bent by small random rotations, scales
-    and shifts: 300 digits are few. The digits take seconds on one thread.
+    AdamW, one-cycle rate, and every batch bent by small random rotations, scales and shifts: 300
+    digits are few. Labels are smoothed by `smoothing`; 0 where its confidence is to be read as a
+    probability. The digits take seconds on one thread.
     """
     if images.y.numel() == 0 or not 0 <= int(images.y.min()) <= int(images.y.max()) < classes:
         raise ValueError(f"the ruler needs labelled images of classes 0..{classes - 1}")
@@ -98,7 +100,7 @@ def fit_ruler(
         for _ in range(steps):
             rows = torch.randint(len(images), (batch,), generator=draws)
             x = bent(images.x[rows], images.levels, draws)
-            loss = F.cross_entropy(net(x), images.y[rows], label_smoothing=0.1)
+            loss = F.cross_entropy(net(x), images.y[rows], label_smoothing=smoothing)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

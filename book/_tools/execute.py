@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXECUTED, RESULTS = ROOT / "_build" / "executed", ROOT / "_build" / "results"
 TIMES = RESULTS / "times.json"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+STILLBORN = "Kernel died before replying"  # another process took a port chosen for it: try again
 DEAD = "http://127.0.0.1:9"  # a proxy that answers nobody: a notebook that needs the net fails here
 
 
@@ -115,7 +116,10 @@ def run(job: Job) -> tuple[float, str]:
         command += ["--log-level", "ERROR", "--execution-timeout", str(job.seconds)]
         if not job.in_place:  # the committed copy shows its own defaults
             command += ["-p", "profile", job.profile, "-p", "device", job.device]
-        done = subprocess.run(command, env=environment(job), capture_output=True, text=True)
+        for _ in range(3):
+            done = subprocess.run(command, env=environment(job), capture_output=True, text=True)
+            if STILLBORN not in done.stderr:
+                break
         seconds = time.perf_counter() - start
         if done.returncode:
             return seconds, complaint(out, done.stderr)
