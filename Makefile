@@ -10,7 +10,7 @@ READY := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-all lint serve bench quality notebooks stamp vendor clean
+.PHONY: help book test test-all lint gpu colab serve bench quality notebooks table stamp vendor clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' \
@@ -34,8 +34,16 @@ test: $(READY) ## everything a change must pass
 test-all: $(READY) ## the same and the slow tests
 	@$(PY) tests/run.py --slow
 
-lint: $(READY) ## ruff and mypy
+lint: $(READY) ## ruff, mypy, and the schemas of .github
 	@$(PY) tests/run.py lint
+
+gpu: $(READY) ## the CUDA tests and every notebook on a GPU
+	@DDPM_LITE_NEEDS_CUDA=1 $(PY) -m pytest -q tests/unit/test_cuda.py
+	@$(PY) book/_tools/execute.py --force --device cuda --processes 1
+
+colab: ## run every notebook with the packages of PYTHON, as Colab does (installs ours there)
+	@$(PYTHON) -m pip install --quiet $(PIP_FLAGS) papermill .
+	@$(PYTHON) book/_tools/execute.py --force --device auto
 
 serve: ## show the built book on http://localhost:8000
 	@test -f _build/html/index.html || { echo "no book yet: run make book"; exit 1; }
@@ -50,6 +58,9 @@ quality: $(READY) ## axe and Lighthouse on the built book (needs npm and Chromiu
 
 notebooks: $(READY) stamp ## run the notebooks and refresh their committed outputs
 	@$(PY) book/_tools/execute.py --in-place
+
+table: $(READY) ## write README's table of checkpoints
+	@$(PY) book/_tools/checkpoints.py
 
 stamp: $(READY) ## write course.toml's address into the notebooks' first cells
 	@$(PY) book/_tools/stamp.py

@@ -5,7 +5,7 @@ diffusion and ``step(cache, i) -> logits`` beside ``logits(x)`` for autoregressi
 are those a notebook starts with; everything else lives in the submodules.
 """
 
-from .ar import MADE, ARModel, GatedPixelCNN, LinearAR, Marginal, PixelCNN
+from .ar import MADE, ARModel, GatedPixelCNN, ImageGPT, LinearAR, Marginal, PixelCNN
 from .checkpoint import pretrained
 from .data import Images, to_levels, to_unit
 from .diffusion import Denoiser, Prediction
@@ -23,6 +23,7 @@ __all__ = [
     "Discrete",
     "Flow",
     "GatedPixelCNN",
+    "ImageGPT",
     "Images",
     "Karras",
     "LinearAR",

@@ -9,10 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from . import files
 from .version import __version__
 
-__all__ = ["FORMAT", "CheckpointError", "one_line", "read", "write"]
+__all__ = ["FORMAT", "CheckpointError", "encode", "one_line", "prefixed", "read", "under"]
 
 FORMAT = 1
 
@@ -21,20 +20,23 @@ class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged, foreign, or does not fit what it says it is."""
 
 
-def write(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Write both to `path`, aside and renamed. Returns the header as a reader will see it."""
+def encode(
+    path: Path, header: dict[str, Any], tensors: dict[str, Tensor]
+) -> tuple[dict[str, Any], bytes]:
+    """(the header as a reader will see it, the bytes of the file that is to be `path`)."""
     import safetensors.torch
 
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path}: a checkpoint's name ends in .safetensors")
+    for name, value in tensors.items():
+        if value.isnan().any():
+            raise CheckpointError(f"{name} holds NaN: such weights are not saved")
     header = {**header, "format": FORMAT, "hash": _hash(tensors)}
     try:
         text = json.dumps(header, allow_nan=False, sort_keys=True)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"info must be JSON without NaN: {one_line(error)}") from error
-    files.write(path, safetensors.torch.save(tensors, {"ddpm_lite": text}))
-    seen: dict[str, Any] = json.loads(text)
-    return seen
+    return json.loads(text), safetensors.torch.save(tensors, {"ddpm_lite": text})
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -42,29 +44,36 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}")
+        raise CheckpointError(f"there is no checkpoint {path}: `ddpm-lite info` lists known names")
     try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get("ddpm_lite")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path} is truncated or no safetensors file: {one_line(error)}"
+            f"{path} is truncated or no safetensors file (a pickle is never read): "
+            f"{one_line(error)}; fetch or train it again"
         ) from error
     if text is None:
-        raise CheckpointError(f"{path} is a safetensors file, but not one of ddpm_lite")
+        raise CheckpointError(
+            f"{path} is a safetensors file, but not one of ddpm_lite: make it with checkpoint.save"
+        )
     try:
         info = json.loads(text)
         version, told = info["format"], info["hash"]
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: its header is damaged: {one_line(error)}") from error
+        raise CheckpointError(
+            f"{path}: its header is damaged ({one_line(error)}): fetch or train it again"
+        ) from error
     if version != FORMAT:
         raise CheckpointError(
             f"{path} has format {version!r}, ddpm_lite {__version__} reads {FORMAT}: "
             "use the version that wrote it"
         )
     if told != _hash(tensors):
-        raise CheckpointError(f"{path} is damaged: its tensors are not those that were written")
+        raise CheckpointError(
+            f"{path} is damaged: its tensors are not those that were written; fetch it again"
+        )
     return info, tensors
 
 
@@ -80,3 +89,14 @@ def _hash(tensors: dict[str, Tensor]) -> str:
 def one_line(error: BaseException) -> str:
     """The error's message without its line breaks, shortened."""
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under names that begin with `prefix`, as copies on the CPU."""
+    return {f"{prefix}.{k}": v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+
+
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    start = f"{prefix}."
+    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}

@@ -8,11 +8,8 @@ decoding, so that a thousand images of a large tree cost a thousand decodings.
 from __future__ import annotations
 
 import gzip
-import importlib
 import pickle
 import struct
-import sys
-import types
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,38 +31,6 @@ PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 
 class DataError(ValueError):
     """A data set or a data file that cannot be used; the one line says what to do."""
-
-
-def import_torchvision() -> types.ModuleType:
-    """Import torchvision, also where its CUDA wheel sits beside a CPU build of torch.
-
-    That pair fails on import because the operator `torchvision::nms` is not registered. Data sets
-    and transforms do not need it, so the module that asks for it is replaced by an empty one and
-    the import tried again (`torchvision.ops.nms` and `io.read_image` stay unusable). A healthy
-    installation is not touched. Raises ImportError where torchvision is not installed.
-    """
-    try:
-        return importlib.import_module("torchvision")
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-    for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
-        del sys.modules[name]  # half imported: a second import would return the broken module
-    broken = "torchvision._meta_registrations"
-    sys.modules[broken] = types.ModuleType(broken)
-    return importlib.import_module("torchvision")
-
-
-def download(dataset: str, root: Path) -> None:
-    """Fetch torchvision's copy into `root`: its checksums, its progress bar."""
-    try:
-        vision = import_torchvision()
-        for train in (True, False):
-            getattr(vision.datasets, dataset)(str(root), train=train, download=True)
-    except ImportError as error:
-        raise DataError("downloading needs torchvision: pip install torchvision") from error
-    except (RuntimeError, OSError) as error:
-        raise DataError(f"could not download {dataset} into {root}: {error}") from error
 
 
 def read_digits(pick: Pick) -> Loaded:

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import files
-from ._container import CheckpointError, one_line, read, write
+from . import files, require
+from ._container import CheckpointError, encode, one_line, prefixed, read, under
 from .data import Images
 from .schedules import Schedule
 from .specs import build
@@ -33,6 +33,7 @@ __all__ = [
     "CheckpointError",
     "build",
     "export",
+    "hardware",
     "load",
     "names",
     "pretrained",
@@ -53,24 +54,27 @@ def save(
     (Images: name, note, hash, shape and levels are stored), `metrics`. The file is written aside
     and renamed: nothing half-written is ever seen under `path`.
 
-    Raises CheckpointError for weights that are not float32 and for info that JSON cannot hold,
-    OSError where the file cannot be written.
+    Raises CheckpointError for a model without a spec, for weights that are NaN or not float32 and
+    for info that JSON cannot hold, OSError where the file cannot be written.
     """
+    _described_by_spec(model)
     if any(p.dtype != torch.float32 for p in model.parameters()):
         raise CheckpointError("checkpoints hold float32 weights: call model.float() first")
-    tensors = _prefixed("model", model.state_dict())
+    tensors = prefixed("model", model.state_dict())
     if state is not None:
         moments = state.optimizer.state_dict()["state"]
-        tensors |= _prefixed("ema", state.ema) | _prefixed("best", state.best or {})
+        tensors |= prefixed("ema", state.ema) | prefixed("best", state.best or {})
         for index, moment in moments.items():
-            tensors |= _prefixed(f"optimizer.{index}", moment)
+            tensors |= prefixed(f"optimizer.{index}", moment)
         info |= {
             "config": dataclasses.asdict(state.config),
             "step": state.step,
             "best_loss": state.best_loss if math.isfinite(state.best_loss) else None,
             "best_step": state.best_step,
         }
-    return _write(Path(path), model, tensors, info)
+    header, data = _encoded(Path(path), model, tensors, info)
+    files.write(path, data)
+    return header
 
 
 def load(
@@ -79,11 +83,12 @@ def load(
     """Read what `save` wrote: (model, state, info). The state is None where none was saved.
 
     The model holds the raw weights, those that training goes on from; `pretrained` gives the
-    averaged ones. Raises CheckpointError for anything but an intact checkpoint of this format.
+    averaged ones. Raises CheckpointError for anything but an intact checkpoint of this format,
+    ValueError for a device that is not here.
     """
-    path = Path(path)
+    path, device = Path(path), require.device(device)
     info, tensors = read(path)
-    model = _filled(info, _under("model", tensors), path).to(device)
+    model = _filled(info, under("model", tensors), path).to(device)
     if not any(name.startswith(("optimizer.", "ema.")) for name in tensors):
         return model, None, info
     try:
@@ -91,7 +96,7 @@ def load(
         state.step, state.best_step = int(info["step"]), int(info["best_step"])
         state.best_loss = math.inf if info["best_loss"] is None else float(info["best_loss"])
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in _under("optimizer", tensors).items():
+        for name, value in under("optimizer", tensors).items():
             index, key = name.split(".")
             moments.setdefault(int(index), {})[key] = value
         groups = state.optimizer.state_dict()["param_groups"]
@@ -100,8 +105,8 @@ def load(
         raise CheckpointError(
             f"{path}: its training state is damaged: {one_line(error)}"
         ) from error
-    state.ema = {k: v.to(device) for k, v in _under("ema", tensors).items()}
-    best = {k: v.to(device) for k, v in _under("best", tensors).items()}
+    state.ema = {k: v.to(device) for k, v in under("ema", tensors).items()}
+    best = {k: v.to(device) for k, v in under("best", tensors).items()}
     state.best = best or None
     return model, state, info
 
@@ -111,11 +116,12 @@ def pretrained(name: str | os.PathLike[str], device: torch.device | str = "cpu")
 
     `name` is one of `names()`, or the path of a file that ends in `.safetensors`. The weights are
     the best average that training saw, else the latest average, else the model's own; those stored
-    as float16 come back as float32. Raises CheckpointError, listing the names, for any other name.
+    as float16 come back as float32. Raises CheckpointError, listing the names, for any other name,
+    ValueError for a device that is not here.
     """
-    path = _path(name)
+    path, device = _path(name), require.device(device)
     info, tensors = read(path)
-    weights = _under("best", tensors) or _under("ema", tensors) or _under("model", tensors)
+    weights = under("best", tensors) or under("ema", tensors) or under("model", tensors)
     model = _filled(info, weights, path).to(device).eval()
     model.info = info
     return model
@@ -148,23 +154,37 @@ def export(path: str | os.PathLike[str], model: nn.Module, **info: Any) -> dict[
     .json is derived: the header, with the file's size and sha256. Returns it.
     """
     path = Path(path)
+    _described_by_spec(model)
     kept = {k: v for k, v in getattr(model, "info", {}).items() if k not in ("format", "spec")}
     halves = {name for name, _ in model.named_parameters()}
     weights = {k: v.half() if k in halves else v for k, v in rounded(model).state_dict().items()}
-    header = _write(path, model, _prefixed("model", weights), kept | info)
-    data = path.read_bytes()
+    header, data = _encoded(path, model, prefixed("model", weights), kept | info)
     header |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     text = json.dumps(header, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    files.write(path.with_suffix(".json"), text.encode())
+    files.write_all({path: data, path.with_suffix(".json"): text.encode()})
     return header
+
+
+def hardware(device: torch.device) -> str:
+    """The class of machine that `device` is, such as "CPU x86_64, 1 thread" or a GPU's name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{device.type.upper()} {platform.machine()}, {threads} thread{'s' * (threads > 1)}"
 
 
 # -- helpers -------------------------------------------------------------------------------------
 
 
-def _write(
+def _described_by_spec(model: Any) -> None:
+    if not isinstance(model, nn.Module) or not isinstance(getattr(model, "spec", None), dict):
+        kind = type(model).__name__
+        raise CheckpointError(f"a {kind} has no spec to be built again from: save a model of ours")
+
+
+def _encoded(
     path: Path, model: nn.Module, tensors: dict[str, Tensor], info: dict[str, Any]
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], bytes]:
     versions = {
         "ddpm_lite": __version__,
         "torch": torch.__version__,
@@ -172,12 +192,13 @@ def _write(
     }
     spec: dict[str, Any] = model.spec  # type: ignore[assignment]
     header = {
-        "versions": versions,  # an exported file keeps those it was trained with
+        "versions": versions,  # an exported file keeps those it was trained with, and on
+        "hardware": hardware(next(model.parameters()).device),
         **_described(spec, info),
         "spec": spec,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
-    return write(path, header, tensors)
+    return encode(path, header, tensors)
 
 
 def _path(name: str | os.PathLike[str]) -> Path:
@@ -208,7 +229,10 @@ def _described(spec: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
 def _filled(info: dict[str, Any], weights: dict[str, Tensor], path: Path) -> Any:
     """The model of the header's spec, holding `weights`, which must fit it name by name."""
     with torch.random.fork_rng(devices=[]):  # initialisation must not move the caller's generator
-        model = build(info.get("spec", {}))
+        try:
+            model = build(info.get("spec", {}))
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
     if not isinstance(model, nn.Module):
         raise CheckpointError(f"{path}: its spec describes a schedule, not a model")
     wanted = {k: list(v.shape) for k, v in model.state_dict().items()}
@@ -217,16 +241,9 @@ def _filled(info: dict[str, Any], weights: dict[str, Tensor], path: Path) -> Any
         name = min(k for k in wanted | found if wanted.get(k) != found.get(k))
         raise CheckpointError(
             f"{path}: weights do not fit the spec: {name} is {found.get(name, 'missing')}, "
-            f"the model has {wanted.get(name, 'none')}"
+            f"the model has {wanted.get(name, 'none')}; fetch or train it again"
         )
+    if any(v.isnan().any() for v in weights.values()):
+        raise CheckpointError(f"{path}: its weights hold NaN: train it again")
     model.load_state_dict(weights)  # casts float16 to the model's float32
     return model
-
-
-def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}.{k}": v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    start = f"{prefix}."
-    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}

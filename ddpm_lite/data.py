@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import _readers
-from ._readers import DataError, import_torchvision
+from . import _readers, require
+from ._readers import DataError
+from ._torchvision import download as fetch
+from ._torchvision import import_torchvision
 
 __all__ = ["DataError", "Images", "import_torchvision", "load", "to_levels", "to_unit"]
 
@@ -36,14 +38,16 @@ class Images:
     note: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.x, Tensor) or not isinstance(self.y, Tensor):
+            raise DataError("x and y must be tensors: torch.from_numpy makes them of arrays")
         if self.x.dtype != torch.uint8 or self.x.ndim != 4:
             raise DataError(f"x must be uint8[N,C,H,W], not {self.x.dtype}{list(self.x.shape)}")
         if self.y.dtype != torch.int64 or self.y.shape != self.x.shape[:1]:
             raise DataError(
                 f"y must be int64[{len(self.x)}], not {self.y.dtype}{list(self.y.shape)}"
             )
-        if not 2 <= self.levels <= 256:
-            raise DataError(f"levels must be 2 to 256, not {self.levels}")
+        if not isinstance(self.levels, int) or not 2 <= self.levels <= 256:
+            raise DataError(f"levels must be 2 to 256, not {self.levels!r}")
         if self.x.numel() and int(self.x.max()) >= self.levels:
             raise DataError(f"x holds the value {int(self.x.max())}, but levels={self.levels}")
 
@@ -56,7 +60,10 @@ class Images:
             raise DataError(
                 "index images by a slice, a mask or an index tensor; images.x[i] is one"
             )
-        return replace(self, x=self.x[index], y=self.y[index])
+        try:
+            return replace(self, x=self.x[index], y=self.y[index])
+        except (IndexError, TypeError) as error:
+            raise DataError(f"no such images among {len(self)}: {error}") from error
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -75,15 +82,16 @@ class Images:
 
 def to_unit(x: Tensor, levels: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Levels 0..levels-1 to [-1, 1]: 2k / (levels - 1) - 1, in `dtype`."""
-    if levels < 2:
-        raise ValueError(f"levels must be at least 2, not {levels}")
+    require.whole("levels", levels, 2)
+    require.tensor("x", x)
     return 2 * x.to(dtype) / (levels - 1) - 1
 
 
 def to_levels(x: Tensor, levels: int) -> Tensor:
     """The nearest level of each value, clamped: [-1, 1] to uint8 in 0..levels-1. NaN raises."""
-    if not 2 <= levels <= 256:
-        raise ValueError(f"levels must be 2 to 256, not {levels}")
+    require.whole("levels", levels, 2, 256)
+    if not require.tensor("x", x).is_floating_point():
+        raise ValueError(f"to_levels rounds floats in [-1, 1]: {x.dtype} are whole already")
     if x.isnan().any():
         raise ValueError("to_levels met NaN: the values to round were never finite")
     return ((x + 1) * ((levels - 1) / 2)).round().clamp(0, levels - 1).to(torch.uint8)
@@ -94,7 +102,7 @@ def to_levels(x: Tensor, levels: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _Source:
-    folders: Mapping[str, _readers.Reader]  # where the files may lie, and what reads them there
+    folders: Mapping[str, _readers.Reader]  # where files may lie: torchvision's folder first
     sizes: Mapping[str, int]  # the train half is cut into these, in this order
     torchvision: str  # the class that downloads it
     only: int | None = None  # keep this class alone
@@ -139,14 +147,19 @@ def load(
     (packed or not), `cifar-10-batches-py`, as torchvision leaves them, or
     `cifar10/{train,test}/CLASS/*.jpg`, in which case `note` says that it is a JPEG copy (its order
     is by file name, so its splits are not those of the original files). Where neither has
-    FashionMNIST, Debian's package dataset-fashion-mnist is read. `download=True` fetches missing
-    files through torchvision, with its checksums. `size` averages the pixels of (centred, square)
+    FashionMNIST, Debian's package dataset-fashion-mnist is read. `download=True` fetches what is
+    missing through torchvision, with its checksums and a progress bar, whole or not at all; it does
+    not touch files that are there. `size` averages the pixels of (centred, square)
     images down to size x size.
 
     Raises DataError (a ValueError) for unknown names and missing or damaged files.
     """
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool)):
+        raise DataError(f"size must be a whole number of pixels, not {size!r}")
+    if not isinstance(name, str):
+        raise DataError(f"a data set has a name, such as 'digits', not {name!r}")
     if name.startswith("folder:"):
         return _load_folder(name, split, size)
     if name == "digits":
@@ -162,7 +175,12 @@ def load(
         return index if source.only is None else index[y[index] == source.only]
 
     folder, read = _find(name, source, root, download)
-    x, y, note = read(folder, "test" if split == "test" else "train", pick)
+    try:
+        x, y, note = read(folder, "test" if split == "test" else "train", pick)
+    except DataError as error:
+        if download:  # it looked whole from outside
+            raise DataError(f"{error}; to download it, remove {folder} first") from error
+        raise
     return _images(x, y, 256, name, note, size)
 
 
@@ -194,14 +212,14 @@ def _find(
     found = look()
     if found is None and download:
         if not given:
-            raise DataError(f"where should {name} go? Give root=... or set DDPM_LITE_DATA")
-        _readers.download(source.torchvision, roots[0])
+            raise DataError(f"where should {name} go? Give root=... (--root) or set DDPM_LITE_DATA")
+        fetch(source.torchvision, next(iter(source.folders)), roots[0])
         found = look()
     if found is None:
         wanted = " or ".join(f"{base}/{f}" for base in roots for f in source.folders)
         raise DataError(
-            f"{name} was not found (looked for {wanted}): give root=..., set DDPM_LITE_DATA, "
-            "or pass download=True"
+            f"{name} was not found (looked for {wanted}): give root=... or set DDPM_LITE_DATA, "
+            "and pass download=True (--download) to fetch it"
         )
     return found
 

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import require
+
 __all__ = ["Draws", "batch_indices", "seeded", "share"]
 
 # The streams of one seed: they share no numbers.
@@ -35,6 +37,8 @@ class Draws:
         ranks: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
+        require.seed(seed)
+        require.whole("batch", batch)
         self._rng = np.random.default_rng((seed, _DRAWS, step))
         self._batch, self._device = batch, device
         self._rows = share(batch, rank, ranks)
@@ -59,6 +63,8 @@ def batch_indices(n: int, batch: int, seed: int, step: int) -> np.ndarray:
 
     A batch may straddle two epochs: none is cut short.
     """
+    require.whole("n", n)
+    require.whole("batch", batch)
     place = step * batch + np.arange(batch)
     epochs = range(place[0] // n, place[-1] // n + 1)
     orders = [np.random.default_rng((seed, _ORDER, epoch)).permutation(n) for epoch in epochs]
@@ -68,7 +74,10 @@ def batch_indices(n: int, batch: int, seed: int, step: int) -> np.ndarray:
 def share(batch: int, rank: int, ranks: int) -> slice:
     """This process's rows of a global batch; ValueError where it cannot be shared evenly."""
     if batch % ranks:
-        raise ValueError(f"a batch of {batch} images cannot be shared by {ranks} processes evenly")
+        raise ValueError(
+            f"a batch of {batch} images cannot be shared by {ranks} processes evenly: "
+            f"give a --batch that {ranks} divides"
+        )
     return slice(rank * batch // ranks, (rank + 1) * batch // ranks)
 
 

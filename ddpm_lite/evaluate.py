@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import metrics, samplers
+from . import metrics, require, samplers
 from .data import Images, to_levels
 from .diffusion import Denoiser, elbo, elbo_by_level
+from .ruler import Ruler
 from .schedules import from_spec
 
 __all__ = ["EvalConfig", "choose_first", "evaluate", "generate", "likelihood", "quality"]
@@ -55,12 +56,15 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         for name, low in (("first_images", 1), ("n", 0), ("bootstraps", 1), ("steps", 1)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} must be at least {low}, not {getattr(self, name)}")
+            require.whole(name, getattr(self, name), low)
+        if self.n == 1:
+            raise ValueError("n must be 0 (no samples) or at least 2: one image has no spread")
         for name in ("images", "levels", "first"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1 or None, not {value}")
+            if getattr(self, name) is not None:
+                require.whole(name, getattr(self, name))
+        require.choice("sampler", self.sampler, samplers.SAMPLERS)
+        require.real("temperature", self.temperature, 0, open_low=True)
+        require.seed(self.seed)
 
 
 def evaluate(
@@ -74,8 +78,12 @@ def evaluate(
 
     `train` chooses where a diffusion chain stops and gives the floor of the sample figures; `test`
     is what both are measured on. Without a `ruler`, or with config.n = 0, "quality" is None.
+
+    Raises ValueError, before anything is computed, for images that do not fit the model or the
+    ruler, and for more steps or levels than the schedule has.
     """
     config = config or EvalConfig()
+    _check(model, test, train, ruler, config)
     found = {
         "likelihood": likelihood(model, test, train, config),
         "quality": None,
@@ -87,6 +95,35 @@ def evaluate(
     return found
 
 
+def _check(
+    model: nn.Module,
+    test: Images,
+    train: Images,
+    ruler: metrics.FeatureNet | None,
+    config: EvalConfig,
+) -> None:
+    if not len(test) or not len(train):
+        raise ValueError("a model is measured on test images and on training images: one is empty")
+    if isinstance(model, Denoiser):
+        samplers.check_info(model, "levels", "schedule", "shape")
+        schedule = from_spec(model.info["schedule"])
+        for steps in (config.levels or 1, config.steps if config.n else 1):
+            schedule.grid(steps)  # or it says how many it has
+        has: tuple[Any, Any] = (tuple(model.info["shape"]), model.info["levels"])
+    elif hasattr(model, "bits_per_dim"):
+        has = (model.shape, model.levels)
+    else:
+        raise ValueError(f"a {type(model).__name__} is neither autoregressive nor a Denoiser")
+    for images in (test, train):
+        if (images.shape, images.levels) != has:
+            raise ValueError(
+                f"{images.name} has images {images.shape} of {images.levels} levels, the model "
+                f"is for {has[0]} of {has[1]}"
+            )
+    if ruler is not None and config.n:
+        metrics.features(ruler, test.x[:1])
+
+
 def likelihood(model: nn.Module, test: Images, train: Images, config: EvalConfig) -> dict[str, Any]:
     """Mean bits/dim over test images with its standard error: exact, or a bound with its terms."""
     test = test[: config.images]
@@ -94,7 +131,7 @@ def likelihood(model: nn.Module, test: Images, train: Images, config: EvalConfig
     found: dict[str, Any] = {"kind": "exact", "unit": "bits/dim", "n": len(test)}
     if isinstance(model, Denoiser):
         schedule = from_spec(model.info["schedule"])
-        length: int = getattr(schedule, "steps", 1000) if config.levels is None else config.levels
+        length = config.levels or schedule.steps or 1000
         grid = schedule.grid(length)
         first = config.first or choose_first(model, train[: config.first_images], grid, config.seed)
         for start in range(0, len(test), BATCH):
@@ -137,6 +174,11 @@ def generate(
     guidance: float | None = None,
 ) -> Tensor:
     """n images as uint8[n, C, H, W], made in batches; the first batch uses `config.seed` itself."""
+    require.whole("n", n)
+    if isinstance(model, Denoiser):
+        samplers.check_info(model, "levels", "schedule", "shape")
+    elif guidance is not None:
+        raise ValueError("guidance is for diffusion models: leave it out, or lower the temperature")
     parts: list[Tensor] = []
     for start in range(0, n, BATCH):
         size, seed = min(BATCH, n - start), _seed(config.seed, start)
@@ -157,7 +199,8 @@ def quality(
     """Fréchet and kernel distance of generated uint8[n, C, H, W] from the test images.
 
     Each with a bootstrap interval, and with its floor: what as many training images as there are
-    (at most n) get in place of the generated ones.
+    (at most n) get in place of the generated ones. Then the share that the ruler's classifier reads
+    with a probability above 0.9, with a normal interval; its "floor" is the test images' share.
     """
     features = partial(metrics.features, ruler)
     made, real, floor = features(fake), features(test.x), features(train.x[: len(fake)])
@@ -168,7 +211,24 @@ def quality(
             distance, made, real, n=config.bootstraps, seed=config.seed
         )
         found[name] = {"value": value, "interval": [low, high], "floor": distance(floor, real)}
+    if not isinstance(ruler, Ruler):  # features alone: it classifies nothing
+        return found
+    share = _confident(ruler, fake)
+    error = 1.96 * math.sqrt(share * (1 - share) / len(fake))
+    found["confident"] = {
+        "value": share,
+        "interval": [max(0.0, share - error), min(1.0, share + error)],
+        "floor": _confident(ruler, test.x),
+    }
     return found
+
+
+@torch.no_grad()
+def _confident(ruler: nn.Module, x: Tensor) -> float:
+    """The share of images that the classifier reads with a probability above 0.9."""
+    batches = x.to(_device(ruler)).split(BATCH)
+    sure = [ruler(part).softmax(1).amax(1) > 0.9 for part in batches]
+    return float(torch.cat(sure).double().mean())
 
 
 def _seed(seed: int, start: int) -> int:

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
+from . import require
 from .data import Images
 from .draws import Draws
 from .train import LossFn, TrainConfig, TrainState, train
@@ -56,8 +58,10 @@ def fit(
     """
     from tqdm.auto import tqdm
 
-    if every < 1:
-        raise ValueError(f"every must be at least 1, not {every}")
+    require.whole("every", every)
+    require.whole("repeats", repeats)
+    if patience is not None:
+        require.whole("patience", patience)
     if valid is not None and len(valid) == 0:
         raise ValueError("there are no images to validate on")
     disable = None if progress is None else not progress  # None: tqdm looks for a terminal
@@ -80,6 +84,7 @@ def fit(
             losses.clear()
             if valid is not None:
                 now = validation_loss(averaged(model, state.ema), valid, loss_fn, repeats=repeats)
+                now = _of_first_process(now, next(model.parameters()).device)
                 check = check._replace(valid=now)
                 if now < state.best_loss:
                     state.best_loss, state.best_step = now, step.step
@@ -96,6 +101,15 @@ def averaged(model: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
     return twin
 
 
+def _of_first_process(value: float, device: torch.device) -> float:
+    """GPUs may round apart, but all processes must find the same best step, and stop there."""
+    if not dist.is_initialized():
+        return value
+    told = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.broadcast(told, 0)
+    return told.item()
+
+
 @torch.no_grad()
 def validation_loss(
     model: nn.Module, images: Images, loss_fn: LossFn, batch: int = 250, repeats: int = 1
@@ -105,6 +119,10 @@ def validation_loss(
     The same draws each time make two looks comparable. A diffusion loss, noisy in its levels, wants
     several repeats; an exact likelihood needs one.
     """
+    require.whole("batch", batch)
+    require.whole("repeats", repeats)
+    if len(images) == 0:
+        raise ValueError("there are no images to validate on")
     device = next(model.parameters()).device
     total = 0.0
     for repeat in range(repeats):

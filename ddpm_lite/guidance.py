@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from .diffusion import Denoise, Label, Level, Prediction, like
+from . import require
+from .diffusion import Denoise, Label, Level, Prediction, label_rows, like
 
 
 def guided(denoise: Denoise, weight: float) -> Denoise:
@@ -14,10 +15,12 @@ def guided(denoise: Denoise, weight: float) -> Denoise:
     The returned function raises ValueError when called without a label.
     """
 
+    require.real("weight", weight)
+
     def denoise_guided(x: Tensor, alpha: Level, sigma: Level, label: Label = None) -> Prediction:
         if label is None:
             raise ValueError("guidance needs a label to guide towards: pass label=")
-        label = torch.as_tensor(label, device=x.device).expand(len(x))
+        label = label_rows(label, len(x)).to(x.device)
         both = denoise(
             torch.cat([x, x]),
             like(alpha, x).flatten().expand(len(x)).repeat(2),

@@ -6,12 +6,13 @@ same distance between two sets of real images. All of it is computed in float64.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from . import require
+from ._bootstrap import Interval, bootstrap, nested_bootstrap
 
 __all__ = [
     "Interval",
@@ -22,6 +23,8 @@ __all__ = [
     "frechet",
     "kernel_distance",
     "moments",
+    "nearest",
+    "nested_bootstrap",
     "precision_recall",
 ]
 
@@ -47,14 +50,6 @@ class PrecisionRecall(NamedTuple):
     recall: float
 
 
-class Interval(NamedTuple):
-    """A value with the ends of its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
 @torch.no_grad()
 def features(net: FeatureNet, x: Tensor, batch: int = 500) -> Tensor:
     """Features of levels x [N,C,H,W] (uint8): float64 [N,F] on the CPU.
@@ -63,10 +58,13 @@ def features(net: FeatureNet, x: Tensor, batch: int = 500) -> Tensor:
     device. Generated images pass `to_levels` before this, exactly as real ones are stored, for a
     metric sees rounding too.
     """
-    if x.is_floating_point():
+    if not hasattr(net, "features"):
+        raise ValueError(f"a {type(net).__name__} has no .features(x): give a Ruler, or the like")
+    if require.tensor("x", x).is_floating_point():
         raise ValueError(f"features reads whole levels, not {x.dtype}: use data.to_levels first")
     if len(x) == 0:
         raise ValueError("features needs at least one image")
+    require.whole("batch", batch)
     if not isinstance(net, torch.nn.Module):
         return torch.cat([net.features(part).double().cpu() for part in x.split(batch)])
     training, weight = net.training, next(net.parameters(), None)
@@ -108,17 +106,20 @@ def _root(cov: Tensor) -> Tensor:
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
-def kernel_distance(fake: Tensor, real: Tensor, block: int = 2_000) -> float:
+def kernel_distance(fake: Tensor, real: Tensor, *, block: int = 2_000) -> float:
     """Unbiased squared maximum mean discrepancy, cubic polynomial kernel (KID).
 
     k(u, v) = (u.v/F + 1)^3 (Bińkowski et al. 2018, section 4), on features [N,F] standardised by
     the mean and standard deviation of `real`: without that one wide feature decides alone. Zero in
     expectation where the laws agree, at every n; so it can be negative. (The scaling by `real`
-    costs a bias of order 1/n.) Features that do not vary in `real` are only centred.
+    costs a bias of order 1/n.) Features that do not vary in `real` are only centred; one that
+    varies there less than half as much as in both sets together is divided by that half, or a few
+    dozen images in which a class happens to be missing would make the cube explode.
     """
     fake, real = _checked(fake, "fake"), _checked(real, "real")
     _same_width(fake, real)
-    scale = real.std(0)
+    require.whole("block", block)
+    scale = torch.maximum(real.std(0), 0.5 * torch.cat([fake, real]).std(0))
     scale = torch.where(scale > 1e-12 * (1 + real.abs().amax(0)), scale, 1.0)
     u, v = (fake - real.mean(0)) / scale, (real - real.mean(0)) / scale
 
@@ -133,17 +134,20 @@ def kernel_distance(fake: Tensor, real: Tensor, block: int = 2_000) -> float:
     return float(within(u) + within(v) - 2 * total(u, v) / (len(u) * len(v)))
 
 
-def precision_recall(real: Tensor, fake: Tensor, k: int = 3, block: int = 2_000) -> PrecisionRecall:
+def precision_recall(
+    fake: Tensor, real: Tensor, *, k: int = 3, block: int = 2_000
+) -> PrecisionRecall:
     """Improved precision and recall (Kynkäänniemi et al. 2019, eqs 1 and 2).
 
     A set's manifold is the union of balls around its points, each reaching to its k-th nearest
     neighbour. Precision: share of `fake` [M,F] inside the manifold of `real` [N,F]; recall: share
     of `real` inside the manifold of `fake`. Both depend on N and M: compare at equal sizes.
     """
-    real, fake = _checked(real, "real"), _checked(fake, "fake")
-    _same_width(real, fake)
-    if not 1 <= k < min(len(real), len(fake)):
-        raise ValueError(f"k={k} needs more than k points in each set and k >= 1")
+    fake, real = _checked(fake, "fake"), _checked(real, "real")
+    _same_width(fake, real)
+    if require.whole("k", k) >= min(len(real), len(fake)):
+        raise ValueError(f"k={k} needs more than k points in each set")
+    require.whole("block", block)
 
     def inside(points: Tensor, centres: Tensor) -> float:
         # The exact formula, not |a|^2 + |b|^2 - 2ab: a point must lie at distance 0 from itself.
@@ -164,38 +168,28 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3, block: int = 2_000)
     return PrecisionRecall(inside(fake, real), inside(real, fake))
 
 
-def bootstrap(
-    fn: Callable[..., float],
-    *arrays: Tensor,
-    n: int = 1_000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """Bootstrap interval of `fn(*arrays)`: rows of each array are redrawn independently.
+def nearest(x: Tensor, reference: Tensor, block: int = 1_000) -> tuple[Tensor, Tensor]:
+    """Distance [N] of each of x [N, ...] to the nearest of `reference` [M, ...], and its index [N].
 
-    Percentiles of n redrawn values (Efron and Tibshirani 1993, chapter 13), shifted so that their
-    mean is the value: a redrawn row appears twice, which inflates `frechet` and `kernel_distance`
-    and would leave the value outside of its interval. What the value's own bias is, the floor
-    tells. Arrays that belong together row by row go in as one (`torch.stack(..., 1)`).
+    Root mean square over the numbers of an image, in their unit.
+    The test for memorising: generated images against training images, beside held-out real images
+    against the same ones (Carlini et al. 2023). A model that has copied comes out near 0.
     """
-    if not arrays or n < 1 or not 0 < level < 1 or any(len(a) == 0 for a in arrays):
-        raise ValueError("bootstrap needs non-empty arrays, n >= 1 and 0 < level < 1")
-    rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(n):
-        redrawn = [a[torch.from_numpy(rng.integers(0, len(a), len(a)))] for a in arrays]
-        values.append(float(fn(*redrawn)))
-    value = float(fn(*arrays))
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]) - np.mean(values) + value
-    return Interval(value, float(low), float(high))
+    if x.shape[1:] != reference.shape[1:] or not len(x) or not len(reference):
+        raise ValueError(f"{[*x.shape]} and {[*reference.shape]} must be images of one shape")
+    points, exact = reference.flatten(1).double(), "donot_use_mm_for_euclid_dist"
+    parts = [
+        torch.cdist(part, points, compute_mode=exact).min(1)
+        for part in x.flatten(1).double().split(block)
+    ]
+    distance = torch.cat([p.values for p in parts]) / points.shape[1] ** 0.5
+    return distance, torch.cat([p.indices for p in parts])
 
 
 def _checked(a: Tensor, name: str) -> Tensor:
-    if a.ndim != 2 or len(a) < 2 or a.shape[1] < 1:
+    if require.tensor(name, a).ndim != 2 or len(a) < 2 or a.shape[1] < 1:
         raise ValueError(f"{name} must be [N,F] with N > 1, not {list(a.shape)}")
-    if not a.isfinite().all():
-        raise ValueError(f"{name} holds NaN or infinity")
-    return a.detach().double().cpu()
+    return require.finite(name, a).detach().double().cpu()
 
 
 def _same_width(a: Tensor, b: Tensor) -> None:

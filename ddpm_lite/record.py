@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from . import files
+from . import files, require
 from .version import __version__
 
 __all__ = ["committed", "record", "results"]
@@ -51,9 +51,18 @@ def record(
     infinities among them.
     """
     chapter, name = _parts(key)
+    if not isinstance(unit, str):
+        raise ValueError(f"{key}: unit must be text, such as 'bits/dim', not {unit!r}")
+    if n is not None:
+        require.whole(f"{key}: n", n)
     entry = {"value": _plain(value, key)}
     if interval is not None:
-        low, high = (float(v) for v in interval)
+        try:
+            low, high = (float(v) for v in interval)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{key}: interval must be (low, high), not {interval!r}") from error
+        if low > high:
+            raise ValueError(f"{key}: interval must be (low, high), not ({low}, {high})")
         entry["interval"] = _plain([low, high], key)
     for field, given in {"unit": unit, "n": n, **more}.items():
         if field in ("interval", "versions"):

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import require
 from .data import Images, to_unit
 
 __all__ = ["Ruler", "fit_ruler"]
@@ -28,8 +29,11 @@ class Ruler(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        if min(*shape, width, features, classes) < 1 or levels < 2:
-            raise ValueError(f"no ruler has shape={shape}, levels={levels}, width={width}, ...")
+        require.shape(shape)
+        require.whole("levels", levels, 2)
+        for name, size in (("width", width), ("features", features), ("classes", classes)):
+            require.whole(name, size)
+        require.real("dropout", dropout, 0, 1)
         self.shape, self.levels = (shape[0], shape[1], shape[2]), levels
         self.spec = {
             "class": "Ruler",
@@ -57,6 +61,8 @@ class Ruler(nn.Module):
                 f"the ruler reads whole levels of shape [B, {', '.join(map(str, self.shape))}], "
                 f"not {x.dtype}{list(x.shape)}: use to_levels first"
             )
+        if len(x) and not 0 <= int(x.min()) <= int(x.max()) < self.levels:
+            raise ValueError(f"the ruler reads levels 0..{self.levels - 1}: look at x")
         h = to_unit(x, self.levels, self.conv1.weight.dtype)
         h = torch.cat([h, torch.ones_like(h[:, :1])], 1)  # [B,C+1,H,W]
         h = F.relu(self.conv1(h))
@@ -82,25 +88,34 @@ def fit_ruler(
     lr: float = 3e-3,
     smoothing: float = 0.1,
     seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Ruler:
     """Train a Ruler on `images` (the ruler split, and nothing else), in evaluation mode.
 
     AdamW, one-cycle rate, and every batch bent by small random rotations, scales and shifts: 300
     digits are few. Labels are smoothed by `smoothing`; 0 where its confidence is to be read as a
-    probability. The digits take seconds on one thread.
+    probability. The digits take seconds on one thread. Initial weights, batches and their bending
+    are drawn on the CPU, dropout on `device`.
     """
     if images.y.numel() == 0 or not 0 <= int(images.y.min()) <= int(images.y.max()) < classes:
         raise ValueError(f"the ruler needs labelled images of classes 0..{classes - 1}")
+    for name, count in (("steps", steps), ("batch", batch)):
+        require.whole(name, count)
+    require.seed(seed)
+    require.real("lr", lr, 0, open_low=True)
+    require.real("smoothing", smoothing, 0, 1, open_high=True)
     draws = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):  # initial weights and dropout
+    where = torch.device(device)
+    with torch.random.fork_rng([where] if where.type == "cuda" else []):  # weights and dropout
         torch.manual_seed(seed)
-        net = Ruler(images.shape, images.levels, width, features, classes).train()
+        net = Ruler(images.shape, images.levels, width, features, classes)
+        net.to(where).train()
         optimizer = torch.optim.AdamW(net.parameters(), lr, weight_decay=0.05)
         rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
         for _ in range(steps):
             rows = torch.randint(len(images), (batch,), generator=draws)
-            x = bent(images.x[rows], images.levels, draws)
-            loss = F.cross_entropy(net(x), images.y[rows], label_smoothing=smoothing)
+            x, y = bent(images.x[rows], images.levels, draws).to(where), images.y[rows].to(where)
+            loss = F.cross_entropy(net(x), y, label_smoothing=smoothing)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

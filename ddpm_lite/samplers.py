@@ -6,6 +6,8 @@ grid of n+1 levels. State 0 is the noise scaled by the first sigma.
 * ``fresh(i)`` gives the unit noise of the step that makes state i, so that a caller can let image
   j depend on its own noise only. Default: ``torch.randn_like``. Not called where no noise is added.
 * ``after(x, alpha, sigma) -> x`` is applied to each new state at its new level (inpainting).
+
+What is wrong with noise, grid or label is a ValueError when the first state is asked for.
 """
 
 from collections import deque
@@ -16,9 +18,10 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from . import require
 from .diffusion import Denoise, Denoiser, Label, clipped
 from .guidance import guided
-from .schedules import from_spec
+from .schedules import check_grid, from_spec
 
 Fresh = Callable[[int], Tensor]
 After = Callable[[Tensor, float, float], Tensor]
@@ -30,6 +33,14 @@ class State(NamedTuple):
     i: int
     x: Tensor  # [B, C, H, W]
     x0: Tensor | None  # the step's first prediction; None for state 0
+
+
+def _begin(denoise: Denoise, noise: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+    """State 0 and the grid, once a ValueError has said what of them cannot be sampled from."""
+    if not callable(denoise):
+        raise ValueError(f"denoise must be a function, such as a Denoiser, not {denoise!r:.40}")
+    grid = check_grid(grid)
+    return require.images("noise", noise) * grid[0, 1].item(), grid
 
 
 def _steps(grid: Tensor) -> Iterator[tuple[int, float, float, float, float]]:
@@ -51,7 +62,8 @@ def ddim(
     eta: float = 0.0,
 ) -> Iterator[State]:
     """Song et al. 2021 (DDIM), eq. 12 and 16, for any Gaussian path. eta = 0 is deterministic."""
-    x = noise * grid[0, 1].item()
+    require.real("eta", eta, 0)
+    x, grid = _begin(denoise, noise, grid)
     yield State(0, x, None)
     for i, alpha, sigma, alpha_next, sigma_next in _steps(grid):
         x0, eps = denoise(x, alpha, sigma, label)
@@ -61,7 +73,8 @@ def ddim(
         )
         x = alpha_next * x0 + max(0.0, sigma_next**2 - variance) ** 0.5 * eps
         if variance > 0:
-            x = x + variance**0.5 * (torch.randn_like(x) if fresh is None else fresh(i))
+            unit = torch.randn_like(x) if fresh is None else fresh(i)
+            x = x + variance**0.5 * require.tensor("fresh(i)", unit, *x.shape)
         if after is not None:
             x = after(x, alpha_next, sigma_next)
         yield State(i, x, x0)
@@ -95,7 +108,7 @@ def heun(
     On alpha = 1 this is EDM's sampler without churn. Integrating in alpha and sigma, rather than
     x/alpha over sigma/alpha, stays accurate where alpha is nearly 0. ``fresh`` is never called.
     """
-    x = noise * grid[0, 1].item()
+    x, grid = _begin(denoise, noise, grid)
     yield State(0, x, None)
     for i, alpha, sigma, alpha_next, sigma_next in _steps(grid):
         x0, eps = denoise(x, alpha, sigma, label)
@@ -124,8 +137,8 @@ def dpmpp_2m(
     x0 is extrapolated over half the step in log(alpha/sigma) from the last two predictions;
     first order where one of the three levels has alpha = 0 or sigma = 0. ``fresh`` is never called.
     """
+    x, grid = _begin(denoise, noise, grid)
     log_ratio = grid[:, 0].log() - grid[:, 1].log()  # ±inf at the ends
-    x = noise * grid[0, 1].item()
     yield State(0, x, None)
     before = x  # replaced by the first prediction before it is used
     for i, alpha, sigma, alpha_next, sigma_next in _steps(grid):
@@ -175,17 +188,10 @@ def sample(
     schedule does not have, or a model that is no ``Denoiser`` or whose ``info`` lacks shape or
     schedule.
     """
-    if sampler not in SAMPLERS:
-        raise ValueError(f"unknown sampler {sampler!r}: known are {', '.join(sorted(SAMPLERS))}")
-    if n < 1:
-        raise ValueError(f"the number of images must be at least 1, got {n}")
-    if not isinstance(model, Denoiser):
-        raise ValueError(
-            "sample() is for diffusion models; an autoregressive one draws for itself, "
-            "whole levels: model.sample(n)"
-        )
-    if missing := {"schedule", "shape"} - model.info.keys():
-        raise ValueError(f"model.info lacks {', '.join(sorted(missing))}: `pretrained` fills it")
+    require.choice("sampler", sampler, SAMPLERS)
+    require.whole("the number of images", n)
+    require.seed(seed)
+    check_info(model, "schedule", "shape")
     grid = from_spec(model.info["schedule"]).grid(steps)
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
@@ -195,7 +201,26 @@ def sample(
 
     denoise: Denoise = model if guidance is None else guided(model, guidance)
     states = SAMPLERS[sampler](clipped(denoise), unit(), grid, label=label, fresh=unit)
-    return last(states).x.clamp(-1, 1)
+    return require.finite("the sampled images", last(states).x).clamp(-1, 1)
+
+
+def check_info(model: Denoiser, *needed: str) -> None:
+    """ValueError unless `model.info` has what is needed, and its shape fits the network."""
+    if not isinstance(model, Denoiser):
+        raise ValueError(
+            "sample() is for diffusion models; an autoregressive one draws for itself, "
+            "whole levels: model.sample(n)"
+        )
+    if missing := set(needed) - model.info.keys():
+        raise ValueError(
+            f"model.info lacks {', '.join(sorted(missing))}: `pretrained` fills it from what "
+            "checkpoint.save(..., data=images, schedule=schedule) wrote"
+        )
+    shape = model.info["shape"]
+    if not isinstance(shape, list | tuple) or len(shape) != 3:
+        raise ValueError(f"model.info['shape'] must be [C, H, W], not {shape!r}")
+    if shape[0] != getattr(model.net, "channels", shape[0]):
+        raise ValueError(f"the network is for {model.net.channels} channels, info says {shape[0]}")
 
 
 __all__ = [
@@ -203,6 +228,7 @@ __all__ = [
     "After",
     "Fresh",
     "State",
+    "check_info",
     "ddim",
     "ddpm",
     "dpmpp_2m",

@@ -14,6 +14,7 @@ __all__ = ["CLASSES", "build"]
 CLASSES = {
     "Denoiser": "diffusion",
     "GatedPixelCNN": "ar.gated",
+    "ImageGPT": "ar.transformer",
     "LinearAR": "ar.dense",
     "MADE": "ar.dense",
     "Marginal": "ar.dense",
@@ -32,15 +33,17 @@ def build(spec: dict[str, Any]) -> Any:
     """
     if not isinstance(spec, dict) or not isinstance(spec.get("class"), str):
         raise CheckpointError(f'a spec is a table with an entry "class", not {spec!r:.60}')
-    arguments = {k: _argument(v) for k, v in spec.items() if k != "class"}
     name = spec["class"]
     try:
+        arguments = {k: _argument(v) for k, v in spec.items() if k != "class"}
         if name in SCHEDULES:
             return from_spec(spec)
         if name in CLASSES:
             module = importlib.import_module(f".{CLASSES[name]}", __package__)
             return getattr(module, name)(**arguments)
-    except (TypeError, ValueError, RuntimeError, MemoryError) as error:
+    except CheckpointError:
+        raise
+    except (AttributeError, TypeError, ValueError, RuntimeError, MemoryError) as error:
         raise CheckpointError(f"cannot build {name} from its spec: {one_line(error)}") from error
     known = ", ".join(sorted([*CLASSES, *SCHEDULES]))
     raise CheckpointError(f"unknown class {name!r} in a spec: known are {known}")

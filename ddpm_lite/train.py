@@ -8,19 +8,21 @@ process trains.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from . import diffusion
-from .data import Images, to_unit
+from . import require
+from .data import Images
+from .diffusion import WEIGHTS, Denoiser, weighting
 from .draws import Draws, batch_indices, seeded, share
+from .losses import LossFn, ar_loss, diffusion_loss
 from .schedules import Schedule
 
 __all__ = [
@@ -33,9 +35,6 @@ __all__ = [
     "loss_for",
     "train",
 ]
-
-# loss_fn(model, x uint8[B, C, H, W], y int64[B], draws) -> scalar
-LossFn = Callable[[nn.Module, Tensor, Tensor, Draws], Tensor]
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,7 @@ class TrainConfig:
         ema: decay of the averaged weights; after s steps min(ema, (1 + s) / (10 + s)) is used, so
             that a short run's average is not dominated by the first weights.
         label_drop: probability with which a label is replaced by the null class.
+        weight: of a diffusion loss: "uniform", "min-snr" or "elbo" (`diffusion.weighting`).
         bf16: run the forward pass under bfloat16 autocast.
         channels_last: keep convolution weights in channels-last layout (faster with bf16 on CPU).
         seed: of batch order, draws and dropout (not of the initial weights).
@@ -66,23 +66,25 @@ class TrainConfig:
     clip: float = 1.0
     ema: float = 0.995
     label_drop: float = 0.1
+    weight: str = "uniform"
     bf16: bool = False
     channels_last: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (("steps", 1), ("batch", 1), ("warmup", 0), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < low:
-                raise ValueError(f"{name} must be a whole number of at least {low}, not {value!r}")
-        if self.decay not in ("cosine", "none"):
-            raise ValueError(f"decay must be 'cosine' or 'none', not {self.decay!r}")
+        for name, low in (("steps", 1), ("batch", 1), ("warmup", 0)):
+            require.whole(name, getattr(self, name), low)
+        require.seed(self.seed)
+        require.choice("weight", self.weight, WEIGHTS)
+        require.choice("decay", self.decay, ("cosine", "none"))
         for name in ("lr", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
-        for name in ("weight_decay", "ema", "label_drop"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)!r}")
+            require.real(name, getattr(self, name), 0, open_low=True)
+        require.real("weight_decay", self.weight_decay, 0)
+        for name in ("ema", "label_drop"):
+            require.real(name, getattr(self, name), 0, 1, open_high=True)
+        for name in ("bf16", "channels_last"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
 
     def lr_at(self, step: int) -> float:
         """The learning rate of step `step` = 0, 1, …, steps − 1."""
@@ -152,6 +154,31 @@ class _Loss(nn.Module):
         return self.loss_fn(self.model, x, y, draws)
 
 
+def _check(model: nn.Module, images: Images, state: TrainState) -> None:
+    """ValueError for images that are none, or whose size, levels or labels the model is not for."""
+    if not isinstance(images, Images):
+        raise ValueError(f"images must be data.Images, not {type(images).__name__}")
+    if len(images) == 0:
+        raise ValueError("there are no images to train on")
+    spec: dict[str, Any] = getattr(model, "spec", {})
+    net = spec.get("net", spec)
+    for name, has in (("shape", list(images.shape)), ("levels", images.levels)):
+        if net.get(name, has) != has:
+            raise ValueError(f"the model is for {name} {net[name]}, {images.name} has {has}")
+    if net.get("channels", images.shape[0]) != images.shape[0]:
+        raise ValueError(
+            f"the network is for {net['channels']} channels, {images.name} has {images.shape[0]}"
+        )
+    classes, top = net.get("classes"), int(images.y.max())
+    if classes is not None and top >= classes:
+        raise ValueError(
+            f"{images.name} has labels up to {top}, the model classes={classes}: "
+            f"give it {top + 1} or none"
+        )
+    if state.ema.keys() != model.state_dict().keys():
+        raise ValueError("this state belongs to another model: make it with TrainState(model, ...)")
+
+
 def train(
     model: nn.Module, images: Images, loss_fn: LossFn, config: TrainConfig, state: TrainState
 ) -> Iterator[Step]:
@@ -160,12 +187,12 @@ def train(
     `state` is advanced before each yield, so that it can be saved there. Under torchrun (an
     initialised process group) every process calls this with the same arguments.
 
-    Raises ValueError for a batch that the processes cannot share evenly, FloatingPointError where
-    the loss or the gradient is not finite (model and state are then those of the step before).
+    Raises ValueError for images that do not fit the model and for a batch that the processes cannot
+    share evenly, FloatingPointError where the loss or the gradient is not finite (model and state
+    are then those of the step before).
     """
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    if len(images) == 0:
-        raise ValueError("there are no images to train on")
+    _check(model, images, state)
     device = next(model.parameters()).device
     x, y = images.x.to(device), images.y.to(device)
     if config.channels_last:
@@ -198,52 +225,22 @@ def train(
         yield Step(state.step, loss.item(), norm.item())
 
 
-def _labels(model: nn.Module, y: Tensor, draws: Draws, drop: float) -> Tensor | None:
-    """Labels [B] with a share `drop` of them −1, the null class; None for a model without."""
-    spec: dict[str, Any] = model.spec  # type: ignore[assignment]
-    if spec.get("net", spec).get("classes") is None:
-        return None
-    return torch.where(draws.uniform() < drop, -1, y)
-
-
-def ar_loss(
-    model: nn.Module, x: Tensor, y: Tensor, draws: Draws, label_drop: float = 0.0
-) -> Tensor:
-    """Mean exact negative log-likelihood in bits/dim, so that a curve reads like the result."""
-    label = _labels(model, y, draws, label_drop)
-    nats = -model.log_prob(x.long(), label)  # type: ignore[operator]  # [B]
-    return nats.mean() / (math.log(2) * x[0].numel())
-
-
-def diffusion_loss(
-    schedule: Schedule,
-    levels: int,
-    label_drop: float = 0.0,
-    weight: Callable[[Tensor, Tensor], Tensor] | None = None,
-) -> LossFn:
-    """Mean squared error of a Denoiser's raw output, at a random noise level for each image.
-
-    A discrete schedule draws its level uniformly from 1, …, T (Ho et al. 2020, algorithm 1; level
-    0 is the data), a continuous one its time from [0, 1). `weight(alpha, sigma) -> [B]`; None
-    weighs all levels alike (Ho et al. 2020, eq. 14).
-    """
-
-    def loss_fn(model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
-        alpha, sigma = schedule.draw(draws.uniform())  # [B] float64
-        noise, label = draws.normal(*x.shape[1:]), _labels(model, y, draws, label_drop)
-        weights = None if weight is None else weight(alpha, sigma)
-        denoiser = cast(diffusion.Denoiser, model)
-        return diffusion.loss(denoiser, to_unit(x, levels), alpha, sigma, noise, label, weights)
-
-    return loss_fn
-
-
 def loss_for(
     model: nn.Module, levels: int, config: TrainConfig, schedule: Schedule | None = None
 ) -> LossFn:
-    """The loss that goes with a model. ValueError for a denoiser without a schedule."""
-    if isinstance(model, diffusion.Denoiser):
+    """The loss that goes with a model and a config.
+
+    ValueError for a denoiser without a schedule, and for a weight where there are no noise levels.
+    """
+    if isinstance(model, Denoiser):
         if schedule is None:
             raise ValueError("a denoiser is trained on a schedule: give one, such as Cosine()")
-        return diffusion_loss(schedule, levels, config.label_drop)
+        weight = weighting(config.weight, model, schedule)
+        return diffusion_loss(schedule, levels, config.label_drop, weight)
+    if config.weight != "uniform":
+        raise ValueError(
+            f"weight={config.weight!r} weighs noise levels: a {type(model).__name__} has none"
+        )
+    if not hasattr(model, "log_prob"):
+        raise ValueError(f"a {type(model).__name__} is neither autoregressive nor a Denoiser")
     return partial(ar_loss, label_drop=config.label_drop)

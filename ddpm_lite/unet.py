@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import require
+
 
 class UNet(nn.Module):
     """(x[B, C, H, W], log_snr[B], label int64[B] or None) -> [B, C, H, W], in x's dtype.
@@ -24,7 +26,8 @@ class UNet(nn.Module):
             class, the last row of the embedding. dropout: inside the residual blocks.
         patch: fold patch x patch pixels into channels first (pixel unshuffle): cheaper, coarser.
 
-    Sizes that the strides do not divide are padded inside and cut off again. Raises ValueError for
+    Any size will do: a halving rounds up, and the doubling returns to the size before it (patches
+    alone need padding, which is cut off again). Raises ValueError for
     sizes that make no network, a label given to a model without classes, or one out of range.
     """
 
@@ -40,9 +43,17 @@ class UNet(nn.Module):
         patch: int = 1,
     ) -> None:
         super().__init__()
-        least = min(channels, blocks, patch, *mults, 1 if classes is None else classes)
-        if width < 2 or width % 2 or least < 1:
-            raise ValueError(f"no U-Net has width={width}, mults={mults}, …: width must be even")
+        sizes = {"channels": channels, "blocks": blocks, "patch": patch}
+        for name, size in (sizes | ({} if classes is None else {"classes": classes})).items():
+            require.whole(name, size)
+        if require.whole("width", width, 2) % 2:
+            raise ValueError(f"width must be even, for sines and cosines, not {width}")
+        require.real("dropout", dropout, 0, 1)
+        for name, flags in (("mults", mults), ("attention", attention)):
+            if not isinstance(flags, list | tuple):
+                raise ValueError(f"{name} has an entry for each level, as (1, 2) has: {flags!r}")
+        for mult in mults:
+            require.whole("each of mults", mult)
         if not mults or len(mults) != len(attention):
             raise ValueError(f"{len(mults)} levels need as many attention flags: {attention}")
         self.spec: dict[str, Any] = {
@@ -56,8 +67,7 @@ class UNet(nn.Module):
             "dropout": dropout,
             "patch": patch,
         }
-        self.patch, self.classes = patch, classes
-        self.stride = patch * 2 ** (len(mults) - 1)
+        self.channels, self.patch, self.classes = channels, patch, classes
         emb = 4 * width
         self.embed = nn.Sequential(
             LogSnrFeatures(width), nn.Linear(width, emb), nn.SiLU(), nn.Linear(emb, emb)
@@ -91,8 +101,10 @@ class UNet(nn.Module):
         )
 
     def forward(self, x: Tensor, log_snr: Tensor, label: Tensor | None = None) -> Tensor:
+        require.tensor("x", x, None, self.channels, None, None)
+        require.tensor("log_snr", log_snr, len(x))
         height, width = x.shape[-2:]
-        x = F.pad(x, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
+        x = F.pad(x, (0, -width % self.patch, 0, -height % self.patch), mode="replicate")
         h = self.enter(F.pixel_unshuffle(x, self.patch))
         emb = F.silu(self.embed(log_snr) + self._label(label, len(x)))  # [B, emb]
         skips = [h]
@@ -103,8 +115,9 @@ class UNet(nn.Module):
             h = layer(h, emb)
         for layer in self.up:
             if isinstance(layer, Block):
-                h = torch.cat([h, skips.pop()], 1)
-            h = layer(h, emb)
+                h = layer(torch.cat([h, skips.pop()], 1), emb)
+            else:
+                h = layer(h, skips[-1].shape[-2:])
         return F.pixel_shuffle(self.leave(h), self.patch)[..., :height, :width]
 
     def _label(self, label: Tensor | None, n: int) -> Tensor | float:
@@ -114,6 +127,8 @@ class UNet(nn.Module):
             return 0.0
         if label is None:
             label = torch.full((n,), -1, device=self.label.weight.device)
+        if label.is_floating_point() or label.shape != (n,):
+            raise ValueError(f"label must be int64[{n}], not {label.dtype}{list(label.shape)}")
         if bool(((label < -1) | (label >= self.classes)).any()):
             raise ValueError(f"labels must lie in 0..{self.classes - 1}, or be -1 for none")
         return self.label(label % (self.classes + 1))  # -1 -> the last row
@@ -174,7 +189,7 @@ class Attention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve the image by a strided convolution."""
+    """Halve the image by a strided convolution; an odd side is rounded up."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -185,14 +200,14 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double the image: repeat each pixel, then convolve."""
+    """Double the image to (H, W), each side even or odd: repeat each pixel, then convolve."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+    def forward(self, x: Tensor, size: torch.Size) -> Tensor:
+        return self.conv(F.interpolate(x, size, mode="nearest"))
 
 
 def norm(channels: int) -> nn.GroupNorm:

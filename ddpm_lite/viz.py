@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import require
+
 if TYPE_CHECKING:
     from IPython.display import HTML
     from matplotlib.axes import Axes
@@ -78,12 +80,21 @@ def tile(images: Tensor, columns: int = 8, levels: int | None = None, gap: int =
         float32 [rows, columns] or [rows, columns, 3] in [0, 1]. ValueError for integers without
         ``levels``, or for another number of channels.
     """
-    images = images.detach().cpu()
+    images = require.tensor("images", images).detach().cpu()
+    require.whole("columns", columns)
+    require.whole("gap", gap, 0)
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(f"images must be [N, 1 or 3, H, W], got {[*images.shape]}")
-    if not images.is_floating_point():
+    if not len(images):
+        raise ValueError("there are no images to show")
+    if images.is_floating_point():
+        require.finite("images", images)
+    else:
         if levels is None:
             raise ValueError("integer images need levels= to know what white is")
+        require.whole("levels", levels, 2)
+        if not 0 <= int(images.min()) <= int(images.max()) < levels:
+            raise ValueError(f"images must hold levels 0..{levels - 1}: is levels= right?")
         images = 2 * images.float() / (levels - 1) - 1
     n, c, h, w = images.shape
     rows = -(-n // columns)
@@ -114,6 +125,8 @@ def rows(
     """One labelled row of images per entry: the first ``columns`` of each, never picked."""
     import matplotlib.pyplot as plt
 
+    if not isinstance(sets, dict) or not sets:
+        raise ValueError("sets must be a table {name: images}, not empty")
     fig, axes = plt.subplots(
         len(sets), 1, figsize=(6.4, height or 0.95 * len(sets) + 0.1), squeeze=False
     )
@@ -136,6 +149,8 @@ def band(
 ) -> None:
     """A line with its intervals; ``line`` goes to ``ax.errorbar``."""
     values_, ends = np.asarray(values), np.asarray(intervals)
+    if ends.shape != (len(values_), 2) or len(x) != len(values_):
+        raise ValueError(f"{len(values_)} values need as many x and intervals (low, high)")
     spread = np.abs(np.stack([values_ - ends[:, 0], ends[:, 1] - values_]))
     ax.errorbar(x, values_, yerr=spread, capsize=2.5, elinewidth=1.2, **line)
 
@@ -151,6 +166,9 @@ def filling(states: Sequence[Tensor], levels: int, order: Tensor | None = None) 
     Pixels that are still to be drawn are shown mid-grey. ``states[i]`` is the canvas after
     ``i`` ranks; ``order[rank]`` is the flat position (default: raster).
     """
+    require.whole("levels", levels, 2)
+    if not len(states):
+        raise ValueError("there are no states to show: take one canvas at least")
     pictures = []
     for i, canvas in enumerate(states):
         picture = 2 * canvas.float().flatten() / (levels - 1) - 1
@@ -180,8 +198,10 @@ def player(
     from IPython.display import HTML
     from PIL import Image
 
-    if len(frames) != len(captions):
+    if len(frames) != len(captions) or not len(frames):
         raise ValueError(f"{len(frames)} frames need as many captions, got {len(captions)}")
+    require.whole("scale", scale)
+    require.whole("start", start, 0, len(frames) - 1)
     pictures = [np.uint8(255 * tile(f, min(columns, len(f)), levels)) for f in frames]
     shape: tuple[int, ...] = pictures[0].shape
     height, width = scale * shape[0], scale * shape[1]

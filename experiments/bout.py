@@ -4,7 +4,7 @@
     python experiments/bout.py likelihood # one part: likelihood, levels, quality, curve, cost
 
 Writes ``ddpm_lite/results/bout.json``. Three training seeds a family; sampling seeds are nested in
-them. An interval redraws the training seeds first, then the images (a hierarchical bootstrap).
+them. An interval redraws the training seeds first, then the images (``nested_bootstrap``).
 The margins that decide a verdict were written down before the run, in ``MARGIN``.
 """
 
@@ -32,8 +32,9 @@ from ddpm_lite.schedules import from_spec
 
 HERE = Path(__file__).resolve().parents[1]
 SEEDS = (0, 1, 2)
+Distance = Callable[[Tensor], float]
 MARGIN = {"bits": 0.01, "frechet": 0.05}  # a difference below this settles nothing
-N, N_CURVE, REDRAWS = 5000, 2000, 200
+N, N_CURVE = 5000, 2000
 CURVE = {
     "ddim": (5, 10, 20, 50),
     "ddpm": (5, 10, 20, 50, 100, 250),
@@ -48,19 +49,14 @@ def name_of(family: str, seed: int) -> str:
     return f"digits-{family}" + (f"-s{seed}" if seed else "")
 
 
-def interval(per_seed: list[np.ndarray], statistic: Callable[[np.ndarray], float]) -> list[float]:
-    """95 % interval of the mean over seeds: redraw seeds, then rows within each.
+def mean(a: Tensor) -> float:
+    """Of all its entries."""
+    return a.mean().item()
 
-    Shifted to have the value in its middle, as ``metrics.bootstrap`` is: rows drawn twice inflate a
-    Fréchet distance.
-    """
-    rng = np.random.default_rng(0)
-    value = np.mean([statistic(a) for a in per_seed])
-    values = []
-    for _ in range(REDRAWS):
-        drawn = [per_seed[i] for i in rng.integers(len(per_seed), size=len(per_seed))]
-        values.append(np.mean([statistic(a[rng.integers(len(a), size=len(a))]) for a in drawn]))
-    return [float(q) for q in np.quantile(values, [0.025, 0.975]) - np.mean(values) + value]
+
+def distance_to(real: Tensor, metric: Callable[..., float] = metrics.frechet) -> Distance:
+    """The distance of a set of features from the real ones."""
+    return lambda made: metric(made, real)
 
 
 def verdict(ends: list[float], margin: float) -> str:
@@ -73,31 +69,32 @@ def verdict(ends: list[float], margin: float) -> str:
 def likelihood() -> None:
     """Held-out bits/dim: exact for AR, the bound with all its terms for diffusion; paired."""
     train, test = load("digits", "train"), load("digits", "test")
-    bits: dict[str, list[np.ndarray]] = {"gated": [], "unet": []}
+    bits: dict[str, list[Tensor]] = {"gated": [], "unet": []}
     firsts = []
     for seed in SEEDS:
         ar = _ar(seed)
         with torch.no_grad():
-            bits["gated"].append(ar.bits_per_dim(test.x.long()).double().numpy())
+            bits["gated"].append(ar.bits_per_dim(test.x.long()).double())
         model = _denoiser(seed)
         grid = from_spec(model.info["schedule"]).grid(1000)
         firsts.append(choose_first(model, train[:200], grid))
-        bits["unet"].append(elbo(model, test.x, grid, test.levels, firsts[-1]).total.numpy())
+        bits["unet"].append(elbo(model, test.x, grid, test.levels, firsts[-1]).total)
     for family, rows in bits.items():
+        value, *ends = metrics.nested_bootstrap(mean, rows)
         record(
             f"bout/bits_{family}",
-            float(np.mean(rows)),
+            value,
             "bits/dim",
-            interval(rows, np.mean),
+            ends,
             len(test),
-            seeds=[float(r.mean()) for r in rows],
+            seeds=[mean(r) for r in rows],
             kind="exact" if family == "gated" else "upper bound",
             first=None if family == "gated" else firsts,
-            by_image=rows[0][:32].round(4).tolist(),  # of seed 0, for a quick check
+            by_image=rows[0][:32].round(decimals=4).tolist(),  # of seed 0, for a quick check
         )
     pairs = [a - b for a, b in zip(bits["gated"], bits["unet"], strict=True)]
-    ends = interval(pairs, np.mean)
-    record("bout/bits_difference", float(np.mean(pairs)), "bits/dim", ends, len(test))
+    value, *ends = metrics.nested_bootstrap(mean, pairs)
+    record("bout/bits_difference", value, "bits/dim", ends, len(test))
     record("bout/bits_verdict", verdict(ends, MARGIN["bits"]), margin=MARGIN["bits"])
 
 
@@ -134,14 +131,14 @@ def quality() -> None:
     }
     features = {k: [metrics.features(ruler, x) for x in v] for k, v in made.items()}
     measures = (("frechet", metrics.frechet, N), ("kernel", metrics.kernel_distance, N_CURVE))
-    for metric, distance, n in measures:  # the kernel's cost grows as n²
+    for metric, fn, n in measures:  # the kernel's cost grows as n²
         for family, sets in features.items():
-            values = [distance(f[:n], real) for f in sets]
-            rows = [f[:n].numpy() for f in sets]
-            ends = interval(rows, lambda a, d=distance: d(torch.from_numpy(a), real))  # type: ignore[misc]
-            record(f"bout/{metric}_{family}", float(np.mean(values)), "", ends, n, seeds=values)
+            rows, distance = [f[:n] for f in sets], distance_to(real, fn)
+            values = [distance(r) for r in rows]
+            value, *ends = metrics.nested_bootstrap(distance, rows)
+            record(f"bout/{metric}_{family}", value, "", ends, n, seeds=values)
     for family, images in made.items():
-        pr = [metrics.precision_recall(real, f[: len(real)]) for f in features[family]]
+        pr = [metrics.precision_recall(f[: len(real)], real) for f in features[family]]
         with torch.no_grad():
             sure = [ruler(x[:2000]).softmax(1).amax(1).gt(0.9).double().mean() for x in images]
         near = [_nearest(x[:1000]) for x in images]
@@ -155,29 +152,27 @@ def quality() -> None:
 def curve() -> None:
     """Fréchet distance against network calls, for every sampler; one clipped denoiser for all."""
     ruler, real = pretrained("digits-ruler"), _real_features()
+    distance = distance_to(real)
     table: dict[str, dict[str, Any]] = {}
     for sampler, steps in CURVE.items():
         table[sampler] = {}
         for n in steps:
             seeds = SEEDS[:1] if (sampler, n) in ONE_SEED else SEEDS
             rows = [
-                metrics.features(ruler, _images(_denoiser(s), sampler, n, N_CURVE, s)).numpy()
+                metrics.features(ruler, _images(_denoiser(s), sampler, n, N_CURVE, s))
                 for s in seeds
             ]
-            values = [metrics.frechet(torch.from_numpy(r), real) for r in rows]
+            value, *ends = metrics.nested_bootstrap(distance, rows)
             calls = 2 * n - 1 if sampler == "heun" else n
-            table[sampler][str(calls)] = {
-                "value": float(np.mean(values)),
-                "interval": interval(rows, lambda a: metrics.frechet(torch.from_numpy(a), real)),
-                "seeds": values,
-            }
-            print(f"{sampler:9} {calls:4} calls: {np.mean(values):.3f}", flush=True)
+            values = [distance(r) for r in rows]
+            table[sampler][str(calls)] = {"value": value, "interval": ends, "seeds": values}
+            print(f"{sampler:9} {calls:4} calls: {value:.3f}", flush=True)
     record("bout/curve", table, n=N_CURVE)
     # the autoregressive level of the same figure, at the same n
-    drawn = [metrics.features(ruler, _ar(s).sample(N_CURVE, seed=s).byte()).numpy() for s in SEEDS]
-    values = [metrics.frechet(torch.from_numpy(r), real) for r in drawn]
-    ends = interval(drawn, lambda a: metrics.frechet(torch.from_numpy(a), real))
-    record("bout/curve_gated", float(np.mean(values)), "", ends, N_CURVE, seeds=values)
+    drawn = [metrics.features(ruler, _ar(s).sample(N_CURVE, seed=s).byte()) for s in SEEDS]
+    value, *ends = metrics.nested_bootstrap(distance, drawn)
+    values = [distance(r) for r in drawn]
+    record("bout/curve_gated", value, "", ends, N_CURVE, seeds=values)
 
 
 def cost_() -> None:

@@ -1,6 +1,6 @@
 """`make test`: every step in order, then a plain summary. Names run only those steps.
 
-python tests/run.py [--slow] [lint] [unit] [notebooks] [book] [pages] [browser] [install]
+python tests/run.py [--slow] [lint] [unit] [notebooks] [book] [pages] [browser] [grading] [install]
 """
 
 from __future__ import annotations
@@ -25,17 +25,21 @@ def steps(slow: bool) -> dict[str, list[list[str]]]:
     pinned = sys.version_info[:2] == (3, 11) and platform.system() == "Linux"
     exact = pinned and platform.machine() == "x86_64"
     nbval = ["-p", "tests.kernels", "--nbval" if exact else "--nbval-lax", "--nbval-current-env"]
+    schema = [python, "-m", "check_jsonschema", "-qq", "--builtin-schema"]
     return {
         "lint": [
             [python, "-m", "ruff", "check", "."],
             [python, "-m", "ruff", "format", "--check", "."],
             [python, "-m", "mypy"],
+            [*schema, "vendor.github-workflows", *_files(".github/workflows")],
+            [*schema, "vendor.github-issue-forms", *_files(".github/ISSUE_TEMPLATE")],
         ],
         "unit": [[*PYTEST, "-n", "2", *some, *_present("unit", "equations", "properties")]],
         "notebooks": [[*PYTEST, "-n", "2", "--dist", "loadfile", *nbval, "notebooks"]],
         "book": [[python, "book/_tools/build.py", "--force"]],
         "pages": [[*PYTEST, *_present("notebooks", "book")]],
         "browser": [[*PYTEST, "tests/browser"]],
+        "grading": [[*PYTEST, "-n", "2", "--dist", "loadfile", *some, *_present("grading")]],
         "install": [[*PYTEST, "tests/install"]],
     }
 
@@ -43,6 +47,10 @@ def steps(slow: bool) -> dict[str, list[list[str]]]:
 def _present(*folders: str) -> list[str]:
     """Those test folders that hold tests."""
     return [f"tests/{f}" for f in folders if any((ROOT / "tests" / f).glob("test_*.py"))]
+
+
+def _files(folder: str) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in sorted((ROOT / folder).glob("*.yml"))]
 
 
 def main() -> int:

@@ -33,7 +33,8 @@ def stage() -> Path:
     shutil.copytree(ROOT / "book", SOURCE / "book", ignore=ignored)
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, SOURCE / name)
-    (SOURCE / "notebooks").mkdir()
+    exercises = Path("notebooks", "exercises")  # to take away: they are no pages
+    shutil.copytree(ROOT / exercises, SOURCE / exercises, ignore=ignored)
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         executed = EXECUTED / path.name
         if not executed.is_file():

@@ -1,6 +1,6 @@
 """Stamp every notebook's first cells from `course.toml`: the Colab line and the set-up cell.
 
-python book/_tools/stamp.py            stamp notebooks/*.ipynb
+python book/_tools/stamp.py            stamp notebooks/*.ipynb and notebooks/exercises/*.ipynb
 python book/_tools/stamp.py --check    say which are not as stamped, change nothing
 """
 
@@ -18,33 +18,15 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from course_repo import Course, read  # noqa: E402
 
+from ddpm_lite.grading import release  # noqa: E402
+
 BADGE = "[▶ Open in Colab]("
 SETUP_TAGS = ["setup", "nbval-ignore-output"]
-DEVICE = """\
-
-import torch
-
-where = "cuda" if torch.cuda.is_available() else "cpu"
-print(f"ddpm_lite {ddpm_lite.__version__}, torch {torch.__version__}, on {where}")"""
 
 
 def setup_source(course: Course) -> str:
-    """The set-up cell. pip leaves installed packages alone: the package's bounds are loose."""
-    if course.repository:
-        return (
-            "# Set-up: installs the course's package where it is missing, as on Colab.\n"
-            "try:\n    import ddpm_lite\n"
-            "except ImportError:\n"
-            f"    %pip install -q git+{course.repository}@{course.tag}\n"
-            "    import ddpm_lite\n" + DEVICE
-        )
-    return (
-        "# Set-up: finds the course's package.\n"
-        "try:\n    import ddpm_lite\n"
-        "except ImportError as missing:\n"
-        '    how = "run `pip install .` in the folder that holds the course, then restart"\n'
-        '    raise ImportError(f"ddpm_lite is not installed: {how}") from missing\n' + DEVICE
-    )
+    """The set-up cell, as the exercises' notebooks have it too."""
+    return release.setup_source(course.repository, course.tag)
 
 
 def stamped(notebook: Any, name: str, course: Course) -> Any:
@@ -75,12 +57,14 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing")
     options = parser.parse_args()
     course, stale = read(ROOT), 0
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+    top = ROOT / "notebooks"
+    for path in sorted([*top.glob("*.ipynb"), *top.glob("exercises/*.ipynb")]):
+        name = path.relative_to(top).as_posix()
         before = nbformat.read(path, as_version=4)
-        after = stamped(before, path.name, course)
+        after = stamped(before, name, course)
         if after != before:
             stale += 1
-            print(f"{path.name}: {'not as stamped' if options.check else 'stamped'}")
+            print(f"{name}: {'not as stamped' if options.check else 'stamped'}")
             if not options.check:
                 nbformat.write(after, path)
     return 1 if options.check and stale else 0

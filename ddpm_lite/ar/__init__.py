@@ -5,6 +5,7 @@ from .conv import MaskedConv2d, PixelCNN
 from .dense import MADE, LinearAR, Marginal
 from .gated import GatedPixelCNN
 from .heads import Categorical, LogisticMixture
+from .transformer import ImageGPT
 
 __all__ = [
     "MADE",
@@ -12,6 +13,7 @@ __all__ = [
     "Cache",
     "Categorical",
     "GatedPixelCNN",
+    "ImageGPT",
     "LinearAR",
     "LogisticMixture",
     "Marginal",

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import require
 from .sampling import Cache, Known, State, known_by_rank, steps, uniforms
 
 Label = int | Tensor | None
@@ -44,23 +45,22 @@ class ARModel(nn.Module):
         arguments: dict[str, Any] | None = None,  # what else goes into the spec
     ) -> None:
         super().__init__()
-        if len(shape) != 3 or min(shape) < 1:
-            raise ValueError(f"shape must be (C, H, W) with positive sizes, not {tuple(shape)}")
-        if levels < 2:
-            raise ValueError(f"levels must be at least 2, not {levels}")
-        if classes is not None and classes < 1:
-            raise ValueError(f"classes must be None or at least 1, not {classes}")
+        C, H, W = require.shape(shape)
+        require.whole("levels", levels, 2)
         arguments = arguments or {}
+        require.whole("classes", 1 if classes is None else classes)
         for name in ("width", "layers"):
-            if arguments.get(name, 1) < 1:
-                raise ValueError(f"{name} must be at least 1, not {arguments[name]}")
-        C, H, W = (int(s) for s in shape)
+            require.whole(name, arguments.get(name, 1))
+        require.real("dropout", arguments.get("dropout", 0.0), 0, 1)
         self.shape, self.levels, self.classes, self.D = (C, H, W), levels, classes, C * H * W
         # every pixel's channels one after another: rank = pixel·C + channel
         raster = torch.arange(self.D).view(C, H * W).T.reshape(-1)
-        ranks = raster if order is None else torch.as_tensor(order, dtype=torch.int64).cpu()
+        given = [] if isinstance(order, str) else order
+        ranks = raster if given is None else torch.as_tensor(given, dtype=torch.int64).cpu()
         if not torch.equal(ranks.flatten().sort().values, torch.arange(self.D)):
             raise ValueError(f"order must be a permutation of 0..{self.D - 1}")
+        if "order" in arguments:
+            arguments["order"] = None if order is None else ranks.flatten().tolist()
         self.register_buffer("order", ranks.flatten().clone(), persistent=False)
         shape_and_levels = {"class": type(self).__name__, "shape": [C, H, W], "levels": levels}
         self.spec: dict[str, Any] = shape_and_levels | arguments
@@ -100,12 +100,17 @@ class ARModel(nn.Module):
         task) weights them so that averages tend to those under p(unknown | known). Give the
         temperature that the samples were drawn with: the target is then the tempered model.
         """
+        require.real("temperature", temperature, 0, open_low=True)
+        if require.tensor("mask", mask, *self.shape).dtype != torch.bool:
+            raise ValueError(f"mask must be bool, not {mask.dtype}")
         log_p = self._log_probs(x, label, temperature)  # [B,C,H,W]
         return torch.where(mask.to(log_p.device), log_p, 0.0).flatten(1).sum(1)
 
     def _log_probs(self, x: Tensor, label: Label, temperature: float = 1.0) -> Tensor:
         x = self.check(x)
-        log_p = F.log_softmax(self.logits(x, label) / temperature, -1)  # [B,C,H,W,K]
+        logits = self.logits(x, label) / temperature  # [B,C,H,W,K]
+        # never in autocast's bfloat16, which knows a probability near 1 only to 1/256
+        log_p = F.log_softmax(logits, -1, dtype=torch.promote_types(logits.dtype, torch.float32))
         return log_p.gather(-1, x[..., None])[..., 0]  # [B,C,H,W]
 
     # ---- sampling
@@ -137,8 +142,8 @@ class ARModel(nn.Module):
         seed: int = 0,
     ) -> Iterator[State]:
         """Draw `n` images rank by rank: D states, arguments as for `sample`."""
-        if not temperature > 0:
-            raise ValueError(f"temperature must be above 0, not {temperature}")
+        require.real("temperature", temperature, 0, open_low=True)
+        require.whole("n", n)
         u = uniforms(n, self.D, u, seed).to(self.device)
         given = known_by_rank(known, n, self.shape, self.levels, self.order)
         model = self if cached else naive(self)
@@ -172,12 +177,11 @@ class ARModel(nn.Module):
 
     def check(self, x: Tensor) -> Tensor:
         """x as int64, or a ValueError if it is no batch of this model's images."""
-        if x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"x must have shape [B, {str(self.shape)[1:-1]}], not {list(x.shape)}")
-        if x.is_floating_point() or x.dtype == torch.bool:
+        require.tensor("x", x, None, *self.shape)
+        if not len(x) or x.is_floating_point() or x.dtype == torch.bool:
             raise ValueError(f"x holds integer levels 0..{self.levels - 1}, not {x.dtype}")
         x = x.to(self.device, torch.int64)
-        if x.numel() and (int(x.min()) < 0 or int(x.max()) >= self.levels):
+        if int(x.min()) < 0 or int(x.max()) >= self.levels:
             raise ValueError(f"x must lie in 0..{self.levels - 1}")
         return x
 
@@ -187,6 +191,8 @@ class ARModel(nn.Module):
             if label is not None:
                 raise ValueError("this model has no classes: leave label out")
             return None
+        if not isinstance(label, int | Tensor | None):
+            raise ValueError(f"label must be an int or int64[{n}], not {label!r}")
         y = torch.as_tensor(-1 if label is None else label, device=self.device)
         if y.is_floating_point() or y.shape not in ((), (n,)):
             raise ValueError(f"label must be an int or int64[{n}]")

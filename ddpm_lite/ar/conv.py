@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import require
 from .base import Label, add_labels, make_labels
 from .heads import LevelEmbedding, PixelModel, make_head
 from .sampling import Cache
@@ -29,9 +30,11 @@ class MaskedConv2d(nn.Conv2d):
     def __init__(self, cin: int, cout: int, kernel: int, kind: str, colours: int = 1) -> None:
         if kind not in ("A", "B"):
             raise ValueError(f"kind must be 'A' or 'B', not {kind!r}")
+        for name, size in (("kernel", kernel), ("colours", colours), ("cin", cin), ("cout", cout)):
+            require.whole(name, size)
         if kernel % 2 == 0:
             raise ValueError(f"kernel must be odd, not {kernel}")
-        if colours < 1 or cin % colours or cout % colours:
+        if cin % colours or cout % colours:
             raise ValueError(f"{colours} colours do not divide {cin} and {cout} channels")
         super().__init__(cin, cout, kernel, padding=kernel // 2)
         p = kernel // 2

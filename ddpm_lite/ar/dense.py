@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import require
 from ..data import to_unit
 from .base import ARModel, Label, add_labels, make_labels
 from .sampling import Cache
@@ -49,8 +50,9 @@ class Marginal(DenseModel):
 
         With smoothing 0 this is the maximum of the likelihood, and unseen levels get logit -inf.
         """
-        if smoothing < 0:
-            raise ValueError(f"smoothing must not be negative, not {smoothing}")
+        require.real("smoothing", smoothing, 0)
+        if not len(self.check(x)):
+            raise ValueError("there are no images to count")
         ranked = self.check(x).flatten(1)[:, self.order]
         counts = F.one_hot(ranked, self.levels).sum(0).to(self.dtype) + smoothing  # [D,K]
         self.table.copy_(torch.log(counts / counts.sum(1, keepdim=True)))
@@ -79,10 +81,20 @@ class MaskedLinear(nn.Linear):
 
 
 class LinearAR(DenseModel):
-    """Logits linear in the earlier values: one matrix, strictly lower triangular in rank."""
+    """Logits linear in the earlier values: one matrix, strictly lower triangular in rank.
 
-    def __init__(self, shape: Sequence[int], levels: int, classes: int | None = None) -> None:
-        super().__init__(shape, levels, classes, arguments={"classes": classes})
+    order: int[D], rank -> flat position in (C, H, W), any permutation; None is the raster order.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        levels: int,
+        classes: int | None = None,
+        order: Sequence[int] | Tensor | None = None,
+    ) -> None:
+        arguments = {"classes": classes, "order": order}
+        super().__init__(shape, levels, classes, order, arguments)
         rank = torch.arange(self.D)
         self.out = MaskedLinear((rank[:, None] > rank).repeat_interleave(levels, 0))  # [DK,D]
         self.labels = make_labels(classes, self.D * levels)
@@ -111,6 +123,8 @@ class LinearAR(DenseModel):
 class MADE(DenseModel):
     """Masked autoencoder (Germain et al. 2015): an MLP whose masks keep any order causal.
 
+    order: int[D], rank -> flat position in (C, H, W), any permutation; None is the raster order.
+
     A unit of degree d sees ranks below d, and units of degree at most d in the layer before. Here
     degrees rise along a layer from 1 to D-1, so that the units of degree i are a slice, and those
     that rank i may read are a prefix: `step` finishes one slice, and D steps cost one forward.
@@ -126,8 +140,7 @@ class MADE(DenseModel):
         classes: int | None = None,
         dropout: float = 0.0,
     ) -> None:
-        listed = None if order is None else torch.as_tensor(order).tolist()
-        arguments: dict[str, Any] = {"width": width, "layers": layers, "order": listed}
+        arguments: dict[str, Any] = {"width": width, "layers": layers, "order": order}
         arguments |= {"classes": classes, "dropout": dropout}
         super().__init__(shape, levels, classes, order, arguments)
         rank = torch.arange(self.D)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import require
 from .base import ARModel, Label
 from .sampling import Cache
 
@@ -38,6 +39,14 @@ class Head(nn.Module):
     """features [n,F] of n pixels and their values int64[n,C] -> distributions over K levels."""
 
     channels: int
+    levels: int
+
+    def check(self, features: Tensor, values: Tensor) -> Tensor:
+        """The values, or a ValueError if they are no whole levels [n,C] of these n pixels."""
+        require.tensor("values", values, len(features), self.channels)
+        if values.is_floating_point() or not bool(((values >= 0) & (values < self.levels)).all()):
+            raise ValueError(f"values must be whole levels 0..{self.levels - 1}")
+        return values
 
     def begin(self, features: Tensor) -> Tensor:
         """What the channels of these pixels share, from features [n,F]."""
@@ -65,7 +74,9 @@ class Categorical(Head):
 
     def __init__(self, features: int, channels: int, levels: int) -> None:
         super().__init__()
-        self.channels = channels
+        for name, size in (("features", features), ("channels", channels)):
+            require.whole(name, size)
+        self.channels, self.levels = channels, require.whole("levels", levels, 2)
         self.embed = LevelEmbedding(levels) if channels > 1 else None
         self.hidden = nn.Linear(features, channels * features)
         self.lower = nn.ModuleList(
@@ -83,6 +94,7 @@ class Categorical(Head):
         return self.out[c](F.relu(hidden))
 
     def log_prob(self, features: Tensor, values: Tensor) -> Tensor:
+        values = self.check(features, values)
         log_p = F.log_softmax(self.logits(features, values), -1)  # [n,C,K]
         return log_p.gather(-1, values[..., None])[..., 0].sum(1)
 
@@ -97,7 +109,10 @@ class LogisticMixture(Head):
 
     def __init__(self, features: int, channels: int, levels: int, mixtures: int = 10) -> None:
         super().__init__()
-        self.channels, self.levels, self.mixtures = channels, levels, mixtures
+        for name, size in (("features", features), ("channels", channels), ("mixtures", mixtures)):
+            require.whole(name, size)
+        self.channels, self.levels = channels, require.whole("levels", levels, 2)
+        self.mixtures = mixtures
         # for every component: 1 weight; C means; C log-scales; C(C-1)/2 couplings
         self.parts = [1, channels, channels, channels * (channels - 1) // 2]
         self.out = nn.Linear(features, mixtures * sum(self.parts))
@@ -123,6 +138,7 @@ class LogisticMixture(Head):
 
     def log_prob(self, features: Tensor, values: Tensor) -> Tensor:
         """Sums the channels inside each component, then over components; never builds K levels."""
+        values = self.check(features, values)
         state = self.begin(features)
         joint, _, _, _ = self._split(state)  # [n,M]
         for c in range(self.channels):
@@ -182,7 +198,12 @@ class PixelModel(ARModel):
 
     def log_prob(self, x: Tensor, label: Label = None) -> Tensor:
         x = self.check(x)
-        return self.head.log_prob(*self._pixels(x, label)).view(len(x), -1).sum(1)
+        features, values = self._pixels(x, label)
+        # Not in bfloat16, which autocast would choose: near 1 it knows p only to 1/256, and p - 1
+        # is the gradient. MNIST, whose background has p = 0.999, diverged that way.
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.to(next(self.head.parameters()).dtype)
+            return self.head.log_prob(features, values).view(len(x), -1).sum(1)
 
     def _pixels(self, x: Tensor, label: Label) -> tuple[Tensor, Tensor]:
         features = self.features(x, self.label_rows(len(x), label))
@@ -199,8 +220,7 @@ class PixelModel(ARModel):
 
 def make_head(name: str, features: int, channels: int, levels: int) -> Head:
     """The head called `name`; a ValueError lists the known names."""
-    if name not in HEADS:
-        raise ValueError(f"head {name!r} is not known: choose one of {', '.join(sorted(HEADS))}")
+    require.choice("head", name, HEADS)
     return HEADS[name](features, channels, levels)
 
 

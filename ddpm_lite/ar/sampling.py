@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import require
+
 Known = tuple[Tensor, Tensor]  # (mask bool[C,H,W], values [C,H,W] or [n,C,H,W])
 
 
@@ -63,6 +65,9 @@ class Cache:
         """Write the value (an int or int64[n], levels 0..K-1) of rank `i`, just stepped."""
         if i != self._filled or self._stepped != self._filled + 1:
             raise ValueError(f"put({i}) without step({i}) just before it")
+        value = torch.as_tensor(value)
+        if value.is_floating_point() or value.shape not in ((), (len(self.x),)):
+            raise ValueError(f"put({i}) takes a level, an int or int64[{len(self.x)}]")
         self._flat[:, self._order[i]] = value
         self._filled += 1
 
@@ -73,17 +78,20 @@ def draw(logits: Tensor, u: Tensor) -> Tensor:
     The first k with cdf_k > u·cdf_K, in float64: never a level of probability 0, whatever the
     rounding, because there cdf_k = cdf_(k-1). ValueError for logits that are not numbers.
     """
-    cdf = F.softmax(logits.double(), -1).cumsum(-1)  # [n,K]
-    if bool(cdf[:, -1].isnan().any()):
+    cdf = F.softmax(logits, -1, dtype=torch.float64).cumsum(-1)  # [n,K]
+    total = cdf[:, -1:]
+    if bool(total.isnan().any()):
         raise ValueError("logits are not finite: is the temperature too small, or a weight NaN?")
-    return (cdf <= u[:, None] * cdf[:, -1:]).sum(-1)
+    return torch.searchsorted(cdf, u[:, None] * total, right=True)[:, 0]
 
 
 def uniforms(n: int, D: int, u: Tensor | None, seed: int) -> Tensor:
     """`u` itself if it is float64[n,D] in [0,1); drawn from `seed` if it is None."""
     if u is None:
+        require.seed(seed)
         generator = torch.Generator().manual_seed(seed)
         return torch.rand(n, D, dtype=torch.float64, generator=generator)
+    require.tensor("u", u)
     if u.shape != (n, D) or u.dtype != torch.float64:
         raise ValueError(f"u must be float64[{n},{D}], not {u.dtype}{list(u.shape)}")
     if not bool(((u >= 0) & (u < 1)).all()):
@@ -97,7 +105,9 @@ def known_by_rank(
     """The given ranks and their values int64[n]."""
     if known is None:
         return {}
-    mask, values = known
+    if not isinstance(known, tuple) or len(known) != 2:
+        raise ValueError("known must be a pair (mask, values)")
+    mask, values = (require.tensor("known: mask and values", part) for part in known)
     if mask.shape != shape or mask.dtype != torch.bool:
         raise ValueError(f"known: mask must be bool{list(shape)}, not {mask.dtype}{[*mask.shape]}")
     if values.shape not in (shape, (n, *shape)) or values.is_floating_point():

@@ -1,4 +1,4 @@
-"""The command line: `ddpm-lite train | sample | evaluate | info`.
+"""The command line: `ddpm-lite train | sample | evaluate | compress | decompress | grade | …`.
 
 Exit codes: 0 done, 1 a run that went wrong (a diverging loss, figures that do not reproduce, a
 fault of this program), 2 something given was wrong, 130 Ctrl-C. An error is one line.
@@ -7,6 +7,7 @@ fault of this program), 2 something given was wrong, 130 Ctrl-C. An error is one
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import shlex
@@ -16,10 +17,12 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import __version__
-from . import evaluate, info, sample, train
+from . import compress, decompress, evaluate, grade, info, release, sample, train
 from .common import Answer
+from .interrupt import listening
+from .ranks import PeerEnded, Told, count, rank
 
-COMMANDS = (train, sample, evaluate, info)
+COMMANDS = (train, sample, evaluate, compress, decompress, grade, release, info)
 
 
 class Parser(argparse.ArgumentParser):
@@ -57,41 +60,87 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in argv
+    given = list(sys.argv[1:] if argv is None else argv)
+    with listening(last=argv is None) as heard:
+        try:
+            return _run(given)
+        except SystemExit:  # --help and --version
+            raise
+        except Told as told:
+            return told.code
+        except BaseException as error:
+            heard.enough()
+            code, message = _mistake(error)
+            if heard or isinstance(error, KeyboardInterrupt):
+                kept = "; what was saved goes on with --resume" if given[:1] == ["train"] else ""
+                code, message = 130, f"interrupted{kept}"
+                if rank():
+                    return code  # the first process tells it
+            return _failed(message, code, "--debug" in given)
+
+
+def _run(argv: list[str]) -> int:
+    if not argv:
+        parser().print_help(sys.stderr)
+        return 2
+    args = _parsed(argv)
+    args.typed = shlex.join(["ddpm-lite", *argv])  # a checkpoint says how it was made
+    answer: Answer = args.run(args)
+    said = json.dumps(answer.data, indent=2, sort_keys=True) if args.json else answer.text
     try:
-        if not argv:
-            parser().print_help(sys.stderr)
-            return 2
-        args = parser().parse_args(argv)
-        args.typed = shlex.join(["ddpm-lite", *argv])  # a checkpoint says how it was made
-        answer: Answer = args.run(args)
         if answer.data:
-            said = json.dumps(answer.data, indent=2, sort_keys=True) if args.json else answer.text
             print(said, flush=True)
-        return answer.code
-    except KeyboardInterrupt:
-        kept = "; what was saved goes on with --resume" if argv[:1] == ["train"] else ""
-        return _failed(f"interrupted{kept}", 130, debug)
-    except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ValueError, OSError, ImportError) as error:
-        return _failed(_line(error), 2, debug)
-    except FloatingPointError as error:
-        return _failed(_line(error), 1, debug)
-    except Exception as error:
-        return _failed(f"{type(error).__name__}: {_line(error)} (--debug shows where)", 1, debug)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again
+        if not isinstance(error, BrokenPipeError):  # else the reader has seen enough
+            raise OSError(error.errno, error.strerror, "standard output") from error
+    return answer.code
+
+
+def _mistake(error: BaseException) -> tuple[int, str]:
+    """The exit code and the line for whatever ended a command."""
+    if isinstance(error, MemoryError) or "allocate" in str(error):
+        return 2, f"out of memory ({_line(error):.90}): ask for fewer images or a smaller model"
+    if isinstance(error, ValueError | OSError | ImportError):
+        return 2, _line(error)
+    if isinstance(error, FloatingPointError | PeerEnded):
+        return 1, _line(error)
+    return 1, f"{type(error).__name__}: {_line(error)} (--debug shows where)"
+
+
+def _parsed(argv: list[str]) -> argparse.Namespace:
+    try:
+        args = parser().parse_args(argv)
+        if count() > 1 and args.command != "train":
+            raise ValueError(f"{args.command} runs in one process: start it without torchrun")
+    except ValueError as error:
+        if rank():  # all processes have the same command line
+            raise Told(2) from error
+        raise
+    return args
 
 
 def _failed(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print(f"ddpm-lite: {message}", file=sys.stderr)
+    who = f"process {rank()}: " if rank() else ""
+    print(f"ddpm-lite: {who}{message}", file=sys.stderr)
     return code
+
+
+WHAT_TO_DO = {
+    errno.EACCES: "choose a place that you may write to",
+    errno.EDQUOT: "make room, or write elsewhere",
+    errno.EFBIG: "write elsewhere",
+    errno.ENOENT: "look at the path",
+    errno.ENOSPC: "make room, or write elsewhere",
+    errno.EPERM: "choose a place that you may write to",
+    errno.EROFS: "choose a place that you may write to",
+}
 
 
 def _line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.strerror}: {error.filename}"
+        advice = WHAT_TO_DO.get(error.errno or 0)
+        return f"{error.filename}: {error.strerror}" + (f": {advice}" if advice else "")
     return " ".join(str(error).split()) or type(error).__name__

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import torch
+
+
+DATA = "digits (default), mnist, fashion_mnist, cifar10, cifar10-cats or folder:PATH"
 
 
 class Answer(NamedTuple):
@@ -24,6 +29,11 @@ class Answer(NamedTuple):
 def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=whole, default=0, help="of every random draw (default 0)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", help="where the data sets lie (default $DDPM_LITE_DATA)")
+    parser.add_argument("--download", action="store_true", help="fetch what is missing there")
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -49,13 +59,21 @@ def positive(text: str) -> int:
 
 
 def device(name: str) -> torch.device:
-    import torch
+    from .. import require
 
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    elif name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("there is no CUDA device here: use --device cpu")
-    return torch.device(name)
+    return require.device(name)
+
+
+@contextmanager
+def stated(model: str) -> Iterator[None]:
+    """Read inside what a checkpoint says of itself: a file may say anything."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{model}: what it says of itself cannot be used ({type(error).__name__}: {error}): "
+            "was it saved by another program or version?"
+        ) from error
 
 
 def writable(path: str, suffix: str) -> Path:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .common import Answer
+from .common import Answer, stated
+from .evaluate import bits, quality
 
 HELP = "list the checkpoints that come with the package, or show one"
 EXAMPLE = "ddpm-lite info digits-unet"
@@ -20,7 +21,8 @@ def run(args: argparse.Namespace) -> Answer:
 
     if args.model is not None:
         found = checkpoint.read_info(args.model)
-        return Answer(found, "\n".join(f"{k}: {_short(v)}" for k, v in sorted(found.items())))
+        with stated(args.model):
+            return Answer(found, "\n".join(_summary(args.model, found)))
     table = {name: checkpoint.read_info(name) for name in checkpoint.names()}
     lines = [
         f"{name:24} {_kind(found):14} {found['parameters']:>10,} parameters  {_bits(found)}"
@@ -43,6 +45,50 @@ def _bits(found: dict[str, Any]) -> str:
     return f"{accuracy:.1%} accuracy; its features judge samples" if accuracy else ""
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 300 else f"{text[:300]}…"
+def _summary(name: str, found: dict[str, Any]) -> list[str]:
+    """What a reader asks of a checkpoint, in a dozen lines; --json has everything."""
+    spec, config = dict(found["spec"]), found.get("config") or {}
+    net = dict(spec.pop("net", spec))
+    lines = [("network", f"{net.pop('class')}, {found['parameters']:,} parameters")]
+    lines += [
+        ("", _listed({k: v for k, v in net.items() if k not in ("class", "shape", "levels")}))
+    ]
+    if "predicts" in spec:
+        schedule = dict(found.get("schedule") or {})
+        named = f"{schedule.pop('class', 'none stated')} ({_listed(schedule)})"
+        lines += [("diffusion", f"predicts {spec['predicts']}; schedule {named}")]
+    if "shape" in found and "levels" in found:
+        data, shape = found.get("data") or {}, "×".join(map(str, found["shape"]))
+        note = f"; {data['note']}" if data.get("note") else ""
+        about = f"{data.get('name', 'unknown')}, {shape}, {found['levels']} levels{note}"
+        lines += [("images", f"{about} (hash {str(data.get('hash'))[:12]})")]
+    if "step" in found:
+        took = f" in {found['seconds']:,.0f} s" if "seconds" in found else ""
+        of = f" of {config['batch']} images" if "batch" in config else ""
+        lines += [("training", f"{found['step']:,} steps{of}{took}, seed {found.get('seed')}")]
+    if found.get("best_step"):
+        lines += [("", f"kept the averaged weights of step {found['best_step']:,}")]
+    if found.get("command"):
+        lines += [("command", found["command"])]
+    figures = dict(found.get("metrics") or {})
+    if likelihood := figures.pop("likelihood", None):
+        lines += [("test", bits(likelihood))]
+    if judged := figures.pop("quality", None):
+        lines += [("", line) for line in quality(judged)]
+    figures.pop("config", None)
+    lines += [("test", _listed(figures))] if figures else []
+    lines += [("made with", _listed(found.get("versions") or {}))]
+    if "hardware" in found:
+        lines += [("", str(found["hardware"]))]
+    return [name, *(f"  {key:10} {text}" for key, text in lines), "  --json shows everything"]
+
+
+def _listed(table: dict[str, Any]) -> str:
+    def text(value: Any) -> str:
+        if isinstance(value, list) and len(value) > 8:
+            return f"({len(value)} numbers)"
+        if isinstance(value, list):
+            return "(" + ", ".join(map(text, value)) + ")"
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    return ", ".join(f"{k} {text(v)}" for k, v in sorted(table.items()) if v is not None)

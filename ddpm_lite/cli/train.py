@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
-import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .common import Answer, add_common, device, positive, writable
+from . import ranks
+from .common import DATA, Answer, add_common, add_data, positive, writable
+from .ruler import train_ruler
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,6 +27,7 @@ EXAMPLE = (
 
 AR = {
     "gated": "GatedPixelCNN",
+    "imagegpt": "ImageGPT",
     "linear": "LinearAR",
     "made": "MADE",
     "marginal": "Marginal",
@@ -45,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("kind", metavar="KIND", choices=[*AR, "unet", "ruler"],
                         help=f"one of {', '.join([*AR, 'unet', 'ruler'])}")  # fmt: skip
-    parser.add_argument("--data", default="digits", help="data set (default digits)")
-    parser.add_argument("--root", help="where the data sets lie (default $DDPM_LITE_DATA)")
+    parser.add_argument("--data", default="digits", help=DATA)
+    add_data(parser)
     parser.add_argument("--size", type=positive, help="average the images down to this size")
     parser.add_argument("--out", required=True, help="checkpoint to write, NAME.safetensors")
     parser.add_argument("--resume", action="store_true", help="go on from --out if it is there")
@@ -74,18 +76,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                help=f"(default {field.default})")  # fmt: skip
 
 
+class Job(NamedTuple):
+    """What a run begins with."""
+
+    model: nn.Module
+    schedule: Any
+    images: Images
+    valid: Images
+    state: TrainState
+    seconds: float  # that earlier parts of the run took
+
+
 def run(args: argparse.Namespace) -> Answer:
+    if args.kind == "ruler":
+        return train_ruler(args, writable(args.out, ".safetensors"), _arguments(args.set))
+    with ranks.joined():
+        ranks.together(lambda: _fetch(args))
+        job = ranks.together(
+            lambda: _begin(args), lambda job: f"step {job.state.step}, images {job.images.hash:.12}"
+        )
+        return _train(args, job)
+
+
+def _fetch(args: argparse.Namespace) -> None:
+    """Download, if asked to: one process of each machine, before the others look."""
+    from .. import data
+
+    if args.download and ranks.local_rank() == 0:
+        data.load(args.data, "valid", args.root, download=True)
+
+
+def _begin(args: argparse.Namespace) -> Job:
     import torch
-    from torch import distributed as dist
 
     from .. import checkpoint, data
+    from ..draws import share
+    from ..train import TrainState
 
     out = writable(args.out, ".safetensors")
-    where = device(args.device)
+    where, config = ranks.place(args.device), _config(args)
+    share(config.batch, ranks.rank(), ranks.count())  # or it says that it cannot be shared
     if out.exists() and not args.resume:
         raise ValueError(f"{out} is there already: give --resume to go on, or another --out")
-    if args.kind == "ruler":
-        return _ruler(args, out)
     images = data.load(args.data, "train", args.root, size=args.size)
     valid = data.load(args.data, "valid", args.root, size=args.size)[: args.valid_images]
     torch.manual_seed(args.seed)
@@ -95,41 +127,27 @@ def run(args: argparse.Namespace) -> Answer:
         if source.spec != model.spec:
             raise ValueError(f"--init {args.init} is another architecture: {source.spec}")
         model.load_state_dict(source.state_dict())
-    if several := "WORLD_SIZE" in os.environ:  # torchrun set it
-        dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
-        if where.type == "cuda":
-            where = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    try:
-        return _train(args, out, model.to(where), schedule, images, valid)
-    finally:
-        if several:
-            dist.destroy_process_group()
+    model = model.to(where)
+    if not out.exists():
+        return Job(model, schedule, images, valid, TrainState(model, config), 0.0)
+    model, found_state, found = checkpoint.load(out, where)
+    state = _fits(args, config, found_state, found, images, schedule)
+    return Job(model, schedule, images, valid, state, found.get("seconds", 0.0))
 
 
-def _train(
-    args: argparse.Namespace,
-    out: Path,
-    model: nn.Module,
-    schedule: Any,
-    images: Images,
-    valid: Images,
-) -> Answer:
+def _train(args: argparse.Namespace, job: Job) -> Answer:
     from tqdm.auto import tqdm
 
     from .. import checkpoint
     from ..fit import fit
-    from ..train import TrainState, loss_for
+    from ..train import loss_for
 
-    config, state, seconds = _config(args), None, 0.0
-    first = int(os.environ.get("RANK", "0")) == 0
-    if out.exists():
-        model, state, found = checkpoint.load(out, next(model.parameters()).device)
-        state = _fits(args, config, state, found, images, schedule)
-        seconds = found.get("seconds", 0.0)
-    state = state or TrainState(model, config)
+    model, schedule, images, valid, state, seconds = job
+    out, config, first = Path(args.out), state.config, ranks.rank() == 0
+    unit = "bits/dim" if schedule is None else f"(mean squared error of {model.predicts})"
     loss_fn = loss_for(model, images.levels, config, schedule)
     about: dict[str, Any] = {"data": images, "seed": args.seed, "init": args.init}
-    about["command"] = args.typed
+    about |= {"command": args.typed, "processes": ranks.count()}
     if schedule is not None:
         about["schedule"] = schedule
     start, checks = time.perf_counter() - seconds, []
@@ -141,7 +159,7 @@ def _train(
             about["seconds"] = round(time.perf_counter() - start, 1)
             checkpoint.save(out, model, state, **about)
             if not args.json:
-                tqdm.write("step {:6d}  loss {:.4f}  valid {:.4f}".format(*check))
+                tqdm.write("step {:6d}  loss {:.4f}  valid {:.4f} {unit}".format(*check, unit=unit))
     if not first:
         return Answer({}, "")
     summary: dict[str, Any] = {
@@ -149,13 +167,14 @@ def _train(
         "steps": state.step,
         "best_step": state.best_step,
         "best_loss": state.best_loss,
+        "unit": unit,
         "parameters": sum(p.numel() for p in model.parameters()),
         "checks": checks,
     }
     return Answer(
         summary,
         "{out}: {parameters:,} parameters, {steps} steps; kept the averaged weights of step "
-        "{best_step}, validation loss {best_loss:.4f}".format(**summary),
+        "{best_step}, validation loss {best_loss:.4f} {unit}".format(**summary),
     )
 
 
@@ -196,6 +215,8 @@ def _model(args: argparse.Namespace, images: Images) -> tuple[nn.Module, Any]:
     from .. import checkpoint
 
     arguments = _arguments(args.set)
+    if taken := arguments.keys() & {"channels", "class", "levels", "net", "shape"}:
+        raise ValueError(f"--set {min(taken)}: that is for --data, --size and KIND to say")
     if args.kind != "unet":
         given = [o for o in ("schedule", "predicts", "sigma_data") if getattr(args, o) is not None]
         if given:
@@ -226,25 +247,3 @@ def _arguments(pairs: list[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             found[name] = text
     return found
-
-
-def _ruler(args: argparse.Namespace, out: Path) -> Answer:
-    """The feature net of the metrics: on the ruler split, which no generator sees."""
-    from .. import checkpoint, data
-    from ..ruler import fit_ruler
-    from ..train import TrainConfig
-
-    if out.exists():
-        raise ValueError(f"{out} is there already: a ruler is not resumed, give another --out")
-    for field in dataclasses.fields(TrainConfig):
-        if field.name != "seed" and getattr(args, field.name) != field.default:
-            name = field.name.replace("_", "-")
-            raise ValueError(f"--{name} is not for a ruler: try --set {field.name}=...")
-    images = data.load(args.data, "ruler", args.root, size=args.size)
-    test = data.load(args.data, "test", args.root, size=args.size)
-    net = fit_ruler(images, seed=args.seed, **_arguments(args.set))
-    accuracy = float((net(test.x).argmax(1) == test.y).double().mean())
-    found = {"accuracy": accuracy, "n": len(test)}
-    checkpoint.save(out, net, data=images, seed=args.seed, command=args.typed, metrics=found)
-    text = f"{out}: accuracy {accuracy:.3f} on the test split"
-    return Answer({"out": str(out), "accuracy": accuracy}, text)

@@ -6,7 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .. import require
 from ..data import to_unit
+from ..schedules import check_grid
 from .denoiser import Denoise, diffuse
 
 
@@ -40,11 +42,16 @@ def elbo_by_level(
     that of decoding at level first+j, were the chain stopped there (without ``every_stop`` only
     column 0). ``prior`` is [B].
     """
+    grid = check_grid(grid)
     n = len(grid) - 1
-    if not 1 <= first <= n:
-        raise ValueError(f"first must lie in 1..{n}, the noisy levels of the grid, got {first}")
-    if x.is_floating_point() or int(x.min()) < 0 or int(x.max()) >= levels:
+    require.whole("first, a noisy level of the grid,", first, 1, n)
+    require.whole("levels", levels, 2)
+    require.seed(seed)
+    require.tensor("x", x, None, None, None, None)
+    if x.is_floating_point() or x.dtype == torch.bool:
         raise ValueError(f"x must hold whole levels 0..{levels - 1}: use data.to_levels")
+    if not len(x) or int(x.min()) < 0 or int(x.max()) >= levels:
+        raise ValueError(f"x must hold images of whole levels 0..{levels - 1}")
     generator, dtype = torch.Generator(), torch.get_default_dtype()
     x0 = to_unit(x, levels, dtype)  # [B, C, H, W]
     rows = grid.tolist()

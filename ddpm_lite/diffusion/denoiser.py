@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from .. import require
+
 Level = float | Tensor  # alpha or sigma: one number, or one per image [B]
 Label = int | Tensor | None  # class index, int64[B], or None (= -1) for the null class
 
@@ -44,6 +46,14 @@ def like(v: Level, x: Tensor) -> Tensor:
     return v.reshape(-1, 1, 1, 1)
 
 
+def label_rows(label: int | Tensor, n: int) -> Tensor:
+    """A label as int64[n]; ValueError unless it is one whole number, or one for each image."""
+    y = torch.as_tensor(label) if isinstance(label, int | Tensor) else None
+    if y is None or y.is_floating_point() or y.shape not in ((), (n,)):
+        raise ValueError(f"label must be an int or int64[{n}], not {label!r:.40}")
+    return y.long().expand(n)
+
+
 def diffuse(x0: Tensor, alpha: Level, sigma: Level, noise: Tensor) -> Tensor:
     """q(x_t | x_0) by reparameterisation: alpha * x0 + sigma * noise (Ho et al. 2020, eq. 4)."""
     return like(alpha, x0).to(x0) * x0 + like(sigma, x0).to(x0) * noise
@@ -65,10 +75,10 @@ class Denoiser(nn.Module):
 
     def __init__(self, net: nn.Module, predicts: str = "v", sigma_data: float = 1.0) -> None:
         super().__init__()
-        if predicts not in TARGETS:
-            raise ValueError(f"unknown target {predicts!r}: choose one of {', '.join(TARGETS)}")
-        if not sigma_data > 0:
-            raise ValueError(f"sigma_data must be positive, got {sigma_data}")
+        require.choice("target", predicts, TARGETS)
+        require.real("sigma_data", sigma_data, 0, open_low=True)
+        if not callable(net):
+            raise ValueError(f"net must be a network (x, log_snr, label) -> y, not {net!r:.40}")
         self.net, self.predicts, self.sigma_data = net, predicts, sigma_data
         self.info: dict[str, Any] = {}
 
@@ -91,7 +101,7 @@ class Denoiser(nn.Module):
         log_snr = (2 * (a.log() - s.log())).clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT)
         log_snr = log_snr.flatten().expand(len(x)).to(x)  # [B]
         if label is not None:
-            label = torch.as_tensor(label, device=x.device).expand(len(x))
+            label = label_rows(label, len(x)).to(x.device)
         return self.net(x / c.to(x), log_snr, label)
 
     def target(self, x0: Tensor, alpha: Level, sigma: Level, noise: Tensor) -> Tensor:
@@ -103,9 +113,12 @@ class Denoiser(nn.Module):
     def forward(self, x: Tensor, alpha: Level, sigma: Level, label: Label = None) -> Prediction:
         """Solve the two equations for (x0, eps). At sigma = 0 the answer is (x/alpha, 0).
 
-        Raises ValueError where the target does not determine x0: an eps-network at alpha = 0.
+        Raises ValueError where the target does not determine x0: an eps-network at alpha = 0; and
+        for x or a level that is NaN, infinite or, the level, negative.
         """
-        a, s, c = self.normalised(x, alpha, sigma)
+        a, s, c = self.normalised(require.images("x", x), alpha, sigma)
+        if not bool(((a >= 0) & (s >= 0) & c.isfinite()).all()):
+            raise ValueError("alpha and sigma must be numbers >= 0, not both 0")
         if self.predicts == "eps" and bool((a == 0).any()):
             raise ValueError(
                 "an eps-network cannot tell x0 at alpha = 0 (x is all noise): "
@@ -138,6 +151,11 @@ def loss(
         weight: one number per image [B]; None weighs all levels alike, which is DDPM's L_simple
             for eps on VP (Ho et al. 2020, eq. 14), flow matching for flow on Flow, EDM's for v.
     """
+    require.tensor("noise", noise, *x0.shape)
+    if not x0.is_floating_point():
+        raise ValueError(f"x0 must be floats in [-1, 1], not {x0.dtype}: use to_unit")
+    if weight is not None:
+        require.tensor("weight", weight, len(x0))
     x = diffuse(x0, alpha, sigma, noise)
     error = denoiser.raw(x, alpha, sigma, label) - denoiser.target(x0, alpha, sigma, noise)
     per_image = error.square().flatten(1).mean(1)  # [B]

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from .. import require
 from ..diffusion import Label, Level, Prediction, like
 
 
@@ -32,6 +33,7 @@ class KernelDenoiser:
     ) -> None:
         if images.ndim != 4 or len(images) == 0 or not images.is_floating_point():
             raise ValueError("images must be floats [N,C,H,W] in [-1, 1]: use data.to_unit")
+        require.finite("images", images)
         if y is not None and y.shape != (len(images),):
             raise ValueError(f"y must be int64[{len(images)}]")
         w = torch.ones(len(images)) if weights is None else weights
@@ -77,6 +79,7 @@ class KernelDenoiser:
         """log p_i - |x - alpha x_i|^2 / (2 sigma^2) up to |x|^2 / 2 [B,1], and sigma [B or 1,1]."""
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"x must be [B, {str(self.shape)[1:-1]}], not {list(x.shape)}")
+        require.finite("x", x)
         a, s = (like(v, x).flatten(1).to(self._points.dtype) for v in (alpha, sigma))
         if not (s > 0).all():
             raise ValueError("a finite set of images has a density at sigma > 0 only")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .. import require
 from ..diffusion import Label, Level, Prediction, like
 
 
@@ -30,11 +31,16 @@ class GaussianMixture:
         weights: Tensor | Sequence[float] | None = None,
         classes: Tensor | Sequence[int] | None = None,
     ) -> None:
-        self.means = torch.as_tensor(means, dtype=torch.float64).flatten(1)  # [M,D]
+        means = require.finite("means", torch.as_tensor(means, dtype=torch.float64))
+        if means.ndim < 2:
+            raise ValueError(f"means must be [M,D] or [M,C,H,W], not {list(means.shape)}")
+        self.means = means.flatten(1)  # [M,D]
         count, dim = self.means.shape
         cov = torch.as_tensor(covs, dtype=torch.float64)
         self._basis: Tensor | None = None
         if cov.shape == (count, dim, dim):
+            if not torch.allclose(cov, cov.mT):
+                raise ValueError("covs must be symmetric")
             # In the basis of each covariance all that noise does is add sigma^2 to its eigenvalues.
             self._spread, self._basis = torch.linalg.eigh(cov)  # [M,D], columns of [M,D,D]
             slack = 1e-12 * self._spread.abs().amax(1, keepdim=True)
@@ -46,7 +52,7 @@ class GaussianMixture:
         if not (self._spread >= 0).all():
             raise ValueError("covs must be positive semidefinite (variances, not deviations)")
         w = torch.ones(count) if weights is None else torch.as_tensor(weights)
-        if w.shape != (count,) or not (w >= 0).all() or not w.sum() > 0:
+        if w.shape != (count,) or not (w >= 0).all() or not 0 < w.sum() < math.inf:
             raise ValueError(f"weights must be {count} numbers >= 0, not all 0")
         self.weights = w.double() / w.double().sum()  # [M]
         self.classes = torch.arange(count) if classes is None else torch.as_tensor(classes)
@@ -107,6 +113,7 @@ class GaussianMixture:
 
     def sample(self, n: int, seed: int = 0, label: int | None = None) -> Tensor:
         """n draws of x0, float64 [n,D] (`.view(n, C, H, W)` for images)."""
+        require.whole("n", n)
         rng = torch.Generator().manual_seed(seed)
         weights = self._log_weights(1, label)[0].exp()
         m = torch.multinomial(weights, n, replacement=True, generator=rng)
@@ -132,7 +139,9 @@ class GaussianMixture:
             raise ValueError(
                 f"x must be [B,C,H,W] with C·H·W = {self.means.shape[1]}, not {list(x.shape)}"
             )
-        a, s = (like(v, x).reshape(-1, 1, 1) for v in (alpha, sigma))
+        a, s = (like(v, require.finite("x", x)).reshape(-1, 1, 1) for v in (alpha, sigma))
+        if not bool(((a >= 0) & (s >= 0)).all()):
+            raise ValueError("alpha and sigma must be numbers >= 0")
         variance = a**2 * self._spread + s**2  # [B or 1,M,D]
         if safe:  # a flat direction at sigma = 0: the caller overrides the answer
             variance = variance.where(variance > 0, 1.0)

@@ -7,11 +7,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .. import require
 from ..ar.base import ARModel, Cache, Label
 from ..data import to_unit
 from .kernel import KernelDenoiser
 
 LARGEST = 2**20  # images in a table
+
+
+def table_size(shape: Sequence[int], levels: int) -> tuple[int, int]:
+    """(D, K^D); ValueError where that is more than a table lists."""
+    channels, height, width = require.shape(shape)
+    positions = channels * height * width
+    if require.whole("levels", levels, 2) ** positions > LARGEST:
+        raise ValueError(f"{levels} levels at {positions} positions: a table lists 2 to 2^20")
+    return positions, levels**positions
 
 
 class Table:
@@ -22,12 +32,10 @@ class Table:
     """
 
     def __init__(self, p: Tensor | Sequence[float], shape: Sequence[int], levels: int = 2) -> None:
-        self.shape, self.levels = (shape[0], shape[1], shape[2]), levels
-        self.D = shape[0] * shape[1] * shape[2]
-        if levels < 2 or self.D < 1 or levels**self.D > LARGEST:
-            raise ValueError(f"{levels} levels at {self.D} positions: a table lists 2 to 2^20")
+        self.shape, self.levels = require.shape(shape), levels
+        self.D = table_size(shape, levels)[0]
         p = torch.as_tensor(p, dtype=torch.float64)
-        if p.shape != (levels**self.D,) or not (p >= 0).all() or not p.sum() > 0:
+        if p.shape != (levels**self.D,) or not (p >= 0).all() or not 0 < p.sum() < torch.inf:
             raise ValueError(f"p must be {levels**self.D} numbers >= 0, not all 0")
         self.p = p / p.sum()
         self._place = levels ** torch.arange(self.D - 1, -1, -1)  # [D]
@@ -35,7 +43,7 @@ class Table:
     @classmethod
     def potts(cls, shape: Sequence[int], levels: int = 2, coupling: float = 1.0) -> Table:
         """p ∝ exp(coupling · number of equal neighbours), right and below: smooth little images."""
-        table = cls(torch.ones(levels ** (shape[0] * shape[1] * shape[2])), shape, levels)
+        table = cls(torch.ones(table_size(shape, levels)[1]), shape, levels)
         x = table.images()
         equal = (x[..., 1:] == x[..., :-1]).flatten(1).sum(1)
         equal += (x[..., 1:, :] == x[..., :-1, :]).flatten(1).sum(1)
@@ -44,7 +52,8 @@ class Table:
     @classmethod
     def counted(cls, x: Tensor, levels: int, pseudocount: float = 0.0) -> Table:
         """The frequencies of images x[N,C,H,W] (whole levels), each image given `pseudocount`."""
-        empty = cls(torch.ones(levels ** x[0].numel()), tuple(x.shape[1:]), levels)
+        shape = tuple(require.tensor("x", x, None, None, None, None).shape[1:])
+        empty = cls(torch.ones(table_size(shape, levels)[1]), shape, levels)
         return cls(empty.counts(x) + pseudocount, empty.shape, levels)
 
     def images(self) -> Tensor:
@@ -74,6 +83,8 @@ class Table:
 
     def given(self, mask: Tensor, values: Tensor) -> Table:
         """The exact conditional: pixels under mask bool[C,H,W] are `values` [C,H,W]."""
+        if require.tensor("mask", mask, *self.shape).dtype != torch.bool:
+            raise ValueError(f"mask must be bool, not {mask.dtype}")
         fits = (self.images() == values)[:, mask].all(1)  # [K^D]
         if not self.p[fits].sum() > 0:
             raise ValueError("these known pixels have probability 0")
@@ -90,6 +101,7 @@ class Table:
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
         """n draws, int64 [n,C,H,W]."""
+        require.whole("n", n)
         rng = torch.Generator().manual_seed(seed)
         u = torch.rand(n, dtype=torch.float64, generator=rng)
         cdf = self.p.cumsum(0)

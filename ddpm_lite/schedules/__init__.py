@@ -20,7 +20,8 @@ noisiest first. Lectures write ᾱ; the code's ``alpha`` is √ᾱ (DDPM's own �
 from collections.abc import Callable
 from typing import Any
 
-from .base import Schedule, on_path
+from .. import require
+from .base import Schedule, check_grid, on_path
 from .continuous import Flow, Karras, Shifted, log_snr_grid, shifted
 from .discrete import Cosine, Discrete, LinearBeta, Sigmoid, zero_terminal_snr
 
@@ -34,6 +35,7 @@ __all__ = [
     "Schedule",
     "Shifted",
     "Sigmoid",
+    "check_grid",
     "from_spec",
     "log_snr_grid",
     "on_path",
@@ -43,14 +45,17 @@ __all__ = [
 
 
 def from_spec(spec: dict[str, Any]) -> Schedule:
-    """The schedule that a spec describes. ValueError names the known ones."""
+    """The schedule that a spec describes. ValueError names the known ones, or what does not fit."""
+    if not isinstance(spec, dict):
+        raise ValueError(f'a spec is a table such as {{"class": "Cosine"}}, not {spec!r:.40}')
     arguments = dict(spec)
-    name = arguments.pop("class", None)
-    if name not in SCHEDULES:
-        raise ValueError(f"unknown schedule {name!r}: known are {', '.join(sorted(SCHEDULES))}")
+    name = require.choice("schedule", arguments.pop("class", None), SCHEDULES)
     if "schedule" in arguments:
         arguments["schedule"] = from_spec(arguments["schedule"])
-    return SCHEDULES[name](**arguments)
+    try:
+        return SCHEDULES[name](**arguments)
+    except TypeError as error:
+        raise ValueError(f"{name} cannot be made from its spec: {error}") from error
 
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {

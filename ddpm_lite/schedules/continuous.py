@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from .. import require
 from .base import Levels, Schedule, Time, as_time, check_steps, on_path
 
 
@@ -15,8 +16,7 @@ class Flow(Schedule):
     path = "flow"
 
     def __init__(self, t_max: float = 1.0) -> None:
-        if not 0 < t_max <= 1:
-            raise ValueError(f"t_max must lie in (0, 1], got {t_max}")
+        require.real("t_max", t_max, 0, 1, open_low=True)
         self.t_max = t_max
         self.spec = {"class": "Flow", "t_max": t_max}
 
@@ -38,10 +38,9 @@ class Karras(Schedule):
     path = "ve"
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> None:
-        if not 0 < sigma_min < sigma_max:
-            raise ValueError(f"need 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
-        if not rho > 0:
-            raise ValueError(f"rho must be positive, got {rho}")
+        require.real("sigma_max", sigma_max, 0, open_low=True)
+        require.real("sigma_min", sigma_min, 0, sigma_max, open_low=True, open_high=True)
+        require.real("rho", rho, 0, open_low=True)
         self.low, self.high, self.rho = sigma_min ** (1 / rho), sigma_max ** (1 / rho), rho
         self.spec = {"class": "Karras", "sigma_min": sigma_min, "sigma_max": sigma_max, "rho": rho}
 
@@ -59,8 +58,10 @@ class Shifted(Schedule):
     """``schedule`` with 2·log(factor) added to its log-SNR, on the same path."""
 
     def __init__(self, schedule: Schedule, factor: float) -> None:
-        if not factor > 0:
-            raise ValueError(f"factor must be positive, got {factor}")
+        if not isinstance(schedule, Schedule):
+            raise ValueError(f"shifted needs a schedule, such as Flow(), not {schedule!r:.40}")
+        require.real("factor", factor, 0, open_low=True)
+        self.steps = schedule.steps
         self.schedule, self.factor, self.path = schedule, factor, schedule.path
         self.spec = {"class": "shifted", "schedule": schedule.spec, "factor": factor}
 
@@ -92,6 +93,8 @@ def log_snr_grid(n: int, hi: float, lo: float, path: str = "vp") -> Tensor:
     For studies of convergence: it has no end points, where every solver loses its order.
     """
     check_steps(n)
+    require.real("hi", hi)
+    require.real("lo", lo, high=hi, open_high=True)
     log_snr = torch.linspace(lo, hi, n + 1, dtype=torch.float64)
     ratio = (-0.5 * log_snr).exp()
     return torch.stack(on_path(torch.ones_like(ratio), ratio, path), 1)

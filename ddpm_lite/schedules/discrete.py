@@ -6,7 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .base import Levels, Schedule, Time, as_time, check_steps
+from .. import require
+from .base import Levels, Schedule, Time, as_time, as_unit, check_steps
 
 MAX_BETA = 0.999  # Nichol & Dhariwal 2021, §3.2: keeps the last step of a closing schedule finite
 
@@ -22,24 +23,24 @@ class Discrete(Schedule):
     """
 
     path = "vp"
+    steps: int
 
     def __init__(self, betas: Tensor | list[float]) -> None:
-        self.betas = torch.as_tensor(betas, dtype=torch.float64)  # [T]
+        try:
+            self.betas = torch.as_tensor(betas, dtype=torch.float64)  # [T]
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"betas must be a vector of numbers, not {betas!r:.40}") from error
         if self.betas.ndim != 1 or not len(self.betas):
             raise ValueError(f"betas must be a non-empty vector, got shape {[*self.betas.shape]}")
         if not bool(((self.betas > 0) & (self.betas <= 1)).all()):
             raise ValueError("every beta must lie in (0, 1]")
+        self.steps = len(self.betas)  # T, the number of noising steps
         log_alpha_bar = torch.log1p(-self.betas).cumsum(0)  # log, so that 1 - ᾱ keeps its digits
         self.alpha_bar = log_alpha_bar.exp()  # [T], ᾱ_1 … ᾱ_T
         alpha, sigma = (0.5 * log_alpha_bar).exp(), (-torch.expm1(log_alpha_bar)).sqrt()
         clean = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
         self.table = torch.cat([clean, torch.stack([alpha, sigma], 1)])  # [T+1, 2]
         self.spec = {"class": "Discrete", "betas": self.betas.tolist()}
-
-    @property
-    def steps(self) -> int:
-        """T, the number of noising steps."""
-        return len(self.betas)
 
     def __call__(self, t: Time) -> Levels:
         position = as_time(t) * self.steps
@@ -64,7 +65,7 @@ class Discrete(Schedule):
         return self.table[visited]
 
     def draw(self, u: Tensor) -> Levels:
-        k = 1 + (u.double() * self.steps).floor().long()  # 1 … T: entry 0 is never trained
+        k = 1 + (as_unit(u) * self.steps).floor().long()  # 1 … T: entry 0 is never trained
         levels = self.table.to(u.device)[k]
         return levels[:, 0], levels[:, 1]
 
@@ -74,6 +75,8 @@ class LinearBeta(Discrete):
 
     def __init__(self, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> None:
         check_steps(steps)
+        for name, beta in (("beta_start", beta_start), ("beta_end", beta_end)):
+            require.real(name, beta, 0, 1, open_low=True)
         super().__init__(torch.linspace(beta_start, beta_end, steps, dtype=torch.float64))
         self.spec = {
             "class": "LinearBeta",
@@ -101,6 +104,10 @@ class Sigmoid(Discrete):
     def __init__(
         self, steps: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0
     ) -> None:
+        require.real("end", end)
+        require.real("start", start, high=end, open_high=True)  # the other way ᾱ would rise
+        require.real("tau", tau, 0, open_low=True)
+
         def alpha_bar(t: Tensor) -> Tensor:
             ends = torch.tensor([start, end], dtype=torch.float64)
             at_start, at_end = torch.sigmoid(ends / tau)
@@ -116,8 +123,8 @@ def zero_terminal_snr(schedule: Discrete) -> Discrete:
     √ᾱ_T is subtracted, then the first level restored by a factor. The network must predict
     v, x0 or flow: at alpha = 0 nothing can be told from eps. ValueError unless ``Discrete``.
     """
-    if not isinstance(schedule, Discrete):
-        raise ValueError("zero_terminal_snr needs a discrete schedule (a table of betas)")
+    if not isinstance(schedule, Discrete) or schedule.steps < 2:
+        raise ValueError("zero_terminal_snr needs a discrete schedule: a table of 2 betas or more")
     alpha = schedule.alpha_bar.sqrt()
     alpha = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
     before = torch.cat([torch.ones(1, dtype=torch.float64), alpha[:-1]])

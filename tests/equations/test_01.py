@@ -135,6 +135,14 @@ def test_eq_chain_rule__by_hand() -> None:
     assert (last_first.log_prob(table.images()).exp() - table.p).abs().max() < 1e-12
 
 
+def test_vertical_neighbours_are_a_row_apart_in_raster_order() -> None:
+    places = torch.arange(64).view(8, 8)
+    for order, vertical, horizontal in [(places, 8, 1), (places.T, 1, 8)]:
+        rank = order.flatten().argsort().view(8, 8)
+        assert (rank.diff(dim=0).abs() == vertical).all()
+        assert (rank.diff(dim=1).abs() == horizontal).all()
+
+
 # -- bits/dim --------------------------------------------------------------------------------------
 
 
@@ -270,6 +278,44 @@ def test_eq_temperature() -> None:
     check(normalisers.sum(1))
     fails(check, torch.logsumexp(q.p.log() / tau, 0))  # the image cooled as a whole
     assert abs(float(product_.exp().sum()) - 1) < 1e-12
+
+
+# -- completion ------------------------------------------------------------------------------------
+
+
+def test_eq_fill() -> None:
+    """What `sample(known=...)` draws from, by enumeration, and how far that is from exact."""
+    q = any_table()
+    images = q.images()
+    model = TableAR(q)
+    value = images.flatten(1)[..., None]
+    log_p = model.logits(images).flatten(1, 3).gather(-1, value)[..., 0]  # [512,9] by rank
+    given = torch.tensor([0, 0, 0, 1, 1, 1, 1, 1, 1], dtype=torch.bool)  # the first row is open
+    r = log_p[:, ~given].sum(1)
+
+    def check(weight: Tensor) -> None:
+        assert (r + weight - q.p.log()).abs().max() < 1e-12
+
+    check(log_p[:, given].sum(1))
+    fails(check, log_p[:, ~given].sum(1))  # the factors that were drawn, not those left out
+    weight = model.log_weight(images, given.view(1, 3, 3))
+    assert (weight - log_p[:, given].sum(1)).abs().max() < 1e-12
+    evidence = images.flatten(1)[:, given] @ (2 ** torch.arange(5, -1, -1))  # which of 64 it is
+    total = torch.zeros(64, dtype=torch.float64).index_add(0, evidence, r.exp())
+    assert (total - 1).abs().max() < 1e-12  # a distribution for each evidence ...
+    exact = q.p / torch.zeros(64, dtype=torch.float64).index_add(0, evidence, q.p)[evidence]
+    assert (r.exp() - exact).abs().max() > 0.1  # ... but not the conditional
+
+
+@pytest.mark.parametrize(("order", "exact"), [(None, False), (list(range(8, -1, -1)), True)])
+def test_eq_fill__is_what_the_sampler_draws(order: list[int] | None, exact: bool) -> None:
+    q = any_table(seed=5)
+    first = torch.tensor([0, 0, 0, 1, 1, 1, 1, 1, 1], dtype=torch.bool).view(1, 3, 3)
+    values = torch.tensor([[[0, 0, 0], [1, 0, 1], [1, 1, 0]]])
+    n = 40_000
+    drawn = TableAR(q, order).sample(n, known=(first, values), seed=0)
+    apart = 0.5 * (q.counts(drawn) / n - q.given(first, values).p).abs().sum()
+    assert (apart < 0.02) == exact  # eight completions: sampling noise is about 0.005
 
 
 # -- likelihood is not quality, and is a code ------------------------------------------------------

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddpm_lite import ar, cost
@@ -28,7 +30,8 @@ def dependence(model: nn.Module) -> Tensor:
     own = logits[torch.arange(D), torch.arange(D)]  # copy i keeps the logits of pixel i
     probe = torch.randn(own.shape, generator=generator(), dtype=own.dtype)
     (gradient,) = torch.autograd.grad((own * probe).sum(), read)
-    return gradient.abs().sum(-1).flatten(1)
+    size = gradient.abs().sum(-1).flatten(1)
+    return F.pad(size, (0, D - size.shape[1]))  # the transformer is never told the last pixel
 
 
 def generator() -> torch.Generator:
@@ -48,16 +51,46 @@ def two_stacks() -> ar.GatedPixelCNN:
     return ar.GatedPixelCNN((1, H, W), 3, width=16, layers=6)
 
 
-@pytest.mark.parametrize("make", [plain, two_stacks])
+def sentence() -> ar.ImageGPT:
+    return ar.ImageGPT((1, H, W), 3, width=16, layers=2)
+
+
+@pytest.mark.parametrize("make", [plain, two_stacks, sentence])
 def test_eq_causal_logits(make: Callable[[], nn.Module]) -> None:
     forbidden = RANK[:, None] <= RANK  # oneself and whatever comes later
     assert not dependence(make())[forbidden].any()
 
 
+def leaking() -> ar.PixelCNN:
+    model = plain()
+    model.first.mask[:, :, 2, 2] = 1  # kind B where A belongs
+    return model
+
+
 def test_eq_causal_logits__planted_mask() -> None:
-    leaking = plain()
-    leaking.first.mask[:, :, 2, 2] = 1  # kind B where A belongs
-    assert dependence(leaking).diagonal().all()
+    assert dependence(leaking()).diagonal().all()
+
+
+@torch.no_grad()
+def one_pass_error(model: ar.ARModel) -> float:
+    """Largest distance between one pass's logits and those of a pass that is shown only x_<i."""
+    model = model.double().eval()
+    x = torch.randint(3, (1, 1, H, W), generator=generator())
+    at_once = model.logits(x)[0].flatten(0, 2)  # [D,K]
+    hidden = x.repeat(len(RANK), 1, 1, 1).flatten(1)
+    noise = torch.randint(3, hidden.shape, generator=generator())
+    hidden = torch.where(RANK[:, None] <= RANK, noise, hidden)  # copy i: rank i and later
+    alone = model.logits(hidden.view(-1, 1, H, W)).flatten(1, 3)[RANK, RANK]
+    return float((alone - at_once).abs().max())
+
+
+@pytest.mark.parametrize("make", [plain, two_stacks, sentence])
+def test_eq_causal_logits__one_pass(make: Callable[[], ar.ARModel]) -> None:
+    assert one_pass_error(make()) < 1e-12
+
+
+def test_eq_causal_logits__one_pass_planted() -> None:
+    assert one_pass_error(leaking()) > 1e-3
 
 
 def masked_by_hand(conv: ar.MaskedConv2d, x: Tensor, kind: str, sign: int = 1) -> Tensor:
@@ -171,6 +204,22 @@ def test_eq_logistic_bin(levels: int) -> None:
         assert (ours - bins(2 * half, True)).abs().max() > 1e-3
 
 
+def test_eq_logistic_bin__far_from_the_bell() -> None:
+    head = ar.LogisticMixture(1, 1, 17, mixtures=1)  # float32
+    a, b = -1 / 16 + 1, 1 / 16 + 1  # the edges of mid-grey, seen from a bell at black
+    with torch.no_grad():
+        head.out.weight.zero_()
+        head.out.bias.copy_(torch.tensor([0.0, -1.0, -4.0]))  # weight, mean, log-scale
+    low, high = torch.tensor([a, b]).mul(math.exp(4)).sigmoid()
+    assert (high - low).log() == -torch.inf  # planted: the difference, rounded
+    ours = head.logits(torch.zeros(1, 1), torch.zeros(1, 1).long())[0, 0, 8]
+    tails = [math.exp(-edge * math.exp(4)) for edge in (a, b)]  # 1 - s(z) = e^-z, far out
+    assert abs(ours.item() - math.log(tails[0] - tails[1])) < 1e-3
+    ours.backward()
+    assert head.out.bias.grad is not None
+    assert abs(head.out.bias.grad[1].item() - math.exp(4)) < 1e-2  # the mean is pulled over
+
+
 def test_eq_posterior_weights() -> None:
     levels, head = 5, filled(2, 5, 3)
     every = torch.cartesian_prod(torch.arange(levels), torch.arange(levels))  # all (R, G)
@@ -200,9 +249,10 @@ def test_eq_posterior_weights() -> None:
     assert (ours - wrong).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("make", [ar.GatedPixelCNN, ar.ImageGPT])
 @pytest.mark.parametrize("size", [3, 4])
-def test_eq_sampling_cost(size: int) -> None:
-    model = ar.GatedPixelCNN((1, size, size), 5, width=8, layers=2).eval()
+def test_eq_sampling_cost(make: Callable[..., ar.ARModel], size: int) -> None:
+    model = make((1, size, size), 5, width=8, layers=2).eval()
     D, one = size**2, torch.zeros(1, 1, size, size, dtype=torch.long)
     forward = cost.macs(model.logits, one)
     naive, cached = cost.macs(model.sample, 1, cached=False), cost.macs(model.sample, 1)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ddpm_lite.ar import MADE, ARModel, GatedPixelCNN, PixelCNN, naive
+from ddpm_lite.ar import MADE, ARModel, GatedPixelCNN, ImageGPT, PixelCNN, naive
 from ddpm_lite.ar.sampling import draw
 
 QUICK = settings(max_examples=20, deadline=None)
@@ -24,13 +24,15 @@ def awake(model: ARModel, seed: int) -> ARModel:
     return model.double().eval()
 
 
-def convolutional(shape: tuple[int, int, int], levels: int, kind: str, seed: int) -> ARModel:
+def with_cache(shape: tuple[int, int, int], levels: int, kind: str, seed: int) -> ARModel:
     if kind == "pixelcnn":
         return awake(PixelCNN(shape, levels, width=6, layers=2, classes=2), seed)
+    if kind == "imagegpt":
+        return awake(ImageGPT(shape, levels, width=6, layers=2, heads=3, classes=2), seed)
     return awake(GatedPixelCNN(shape, levels, width=6, layers=2, head=kind, classes=2), seed)
 
 
-KINDS = st.sampled_from(["categorical", "logistic", "pixelcnn"])
+KINDS = st.sampled_from(["categorical", "imagegpt", "logistic", "pixelcnn"])
 
 
 def images(model: ARModel, n: int, seed: int) -> Tensor:
@@ -43,7 +45,7 @@ def images(model: ARModel, n: int, seed: int) -> Tensor:
 def test_cached_step_is_logits(
     shape: tuple[int, int, int], levels: int, kind: str, seed: int
 ) -> None:
-    model = convolutional(shape, levels, kind, seed)
+    model = with_cache(shape, levels, kind, seed)
     x, label = images(model, 2, seed), torch.tensor([1, -1])
     logits = model.logits(x, label).flatten(1, 3)[:, model.order]
     cache = model.begin(2, label)
@@ -58,7 +60,7 @@ def test_cached_step_is_logits(
 def test_a_later_pixel_changes_nothing_before(
     shape: tuple[int, int, int], kind: str, seed: int, data: st.DataObject
 ) -> None:
-    model = convolutional(shape, 4, kind, seed)
+    model = with_cache(shape, 4, kind, seed)
     x = images(model, 1, seed)
     j = data.draw(st.integers(0, model.D - 1))
     y = x.clone()
@@ -103,7 +105,7 @@ def test_draw_takes_possible_levels_and_rises_with_u(logits: list[float], us: li
 def test_known_values_stay(
     shape: tuple[int, int, int], seed: int, temperature: float, data: st.DataObject
 ) -> None:
-    model = convolutional(shape, 5, "categorical", seed)
+    model = with_cache(shape, 5, "categorical", seed)
     bits = data.draw(st.lists(st.booleans(), min_size=model.D, max_size=model.D))
     mask, x = torch.tensor(bits).view(shape), images(model, 2, seed)
     y = model.sample(2, label=1, known=(mask, x), temperature=temperature, seed=seed)

@@ -43,6 +43,6 @@ def test_order_of_rows_does_not_matter(seed, dim):
 @given(seeds, st.integers(1, 6), st.integers(1, 5))
 def test_precision_and_recall_swap_with_their_sets(seed, dim, k):
     a, b, _ = two_sets(seed, dim)
-    precision, recall = precision_recall(a, b, k)
-    assert precision_recall(b, a, k) == (recall, precision)
+    precision, recall = precision_recall(a, b, k=k)
+    assert precision_recall(b, a, k=k) == (recall, precision)
     assert 0 <= precision <= 1 and 0 <= recall <= 1

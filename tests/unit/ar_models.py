@@ -1,31 +1,40 @@
 """Small autoregressive models for the tests, with weights that leave nothing dead or saturated."""
 
+import copy
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddpm_lite.ar import MADE, ARModel, GatedPixelCNN, LinearAR, Marginal, PixelCNN
+from ddpm_lite.ar import MADE, ARModel, GatedPixelCNN, ImageGPT, LinearAR, Marginal, PixelCNN
+from ddpm_lite.ar.heads import LevelEmbedding
 
 Build = Callable[..., ARModel]
 Shape = tuple[int, int, int]
 
 
-def shuffled_made(shape: Shape, levels: int, **kw: int) -> MADE:
+def shuffled(shape: Shape) -> Tensor:
     D = shape[0] * shape[1] * shape[2]
-    order = torch.randperm(D, generator=torch.Generator().manual_seed(D))
-    return MADE(shape, levels, width=8 * D, layers=2, order=order, **kw)
+    return torch.randperm(D, generator=torch.Generator().manual_seed(D))
+
+
+def made(shape: Shape, levels: int, **kw: Any) -> MADE:
+    return MADE(shape, levels, width=8 * shape[0] * shape[1] * shape[2], layers=2, **kw)
 
 
 BUILD: dict[str, Build] = {
     "linear": LinearAR,
-    "made": lambda s, k, **kw: MADE(s, k, width=8 * s[0] * s[1] * s[2], layers=2, **kw),
-    "made-shuffled": shuffled_made,
+    "linear-shuffled": lambda s, k, **kw: LinearAR(s, k, order=shuffled(s), **kw),
+    "made": made,
+    "made-shuffled": lambda s, k, **kw: made(s, k, order=shuffled(s), **kw),
     "pixelcnn": lambda s, k, **kw: PixelCNN(s, k, width=12, layers=5, **kw),
     "gated": lambda s, k, **kw: GatedPixelCNN(s, k, width=12, layers=4, **kw),
     "gated-logistic": lambda s, k, **kw: GatedPixelCNN(
         s, k, width=12, layers=4, head="logistic", **kw
     ),
+    "imagegpt": lambda s, k, **kw: ImageGPT(s, k, width=16, layers=2, heads=2, **kw),
 }
 NAMES = sorted(BUILD)
 
@@ -72,6 +81,40 @@ def influence(model: ARModel, seed: int = 0) -> Tensor:
     changed = (changed % K).view(-1, *model.shape)
     moved = model.logits(changed) != model.logits(x.expand_as(changed).contiguous())
     return by_rank(model, moved).any(-1).view(D, K - 1, D).any(1).T  # [i,j]
+
+
+def jacobian(model: ARModel, label: int | None = None, seed: int = 0) -> Tensor:
+    """float64[D,D]: how strongly the logits of rank i (row) change with the value of rank j.
+
+    Models read whole levels, so each is continued to all reals: where an embedding is looked up,
+    by the polynomials that are one-hot at the levels; everywhere else values are numbers already.
+    At an image the continued model is the model, to rounding, and that is asserted.
+    """
+    model = copy.deepcopy(model).double()
+    whole = images(model, 1, seed)
+    expected = model.logits(whole, label).detach()
+    K, D = model.levels, model.D
+    for module in model.modules():
+        if isinstance(module, LevelEmbedding):
+            module.forward = partial(_continued, module.weight)  # type: ignore[method-assign]
+    model.check = lambda x: x  # type: ignore[method-assign]
+    x = whole.double().expand(D, -1, -1, -1).clone().requires_grad_()
+    logits = model.logits(x, label)  # [D,C,H,W,K]
+    torch.testing.assert_close(logits[:1], expected)
+    own = by_rank(model, logits)[torch.arange(D), torch.arange(D)]  # copy i keeps rank i: [D,K]
+    rows = [torch.autograd.grad(own[:, k].sum(), x, retain_graph=True)[0] for k in range(K)]
+    return by_rank(model, torch.stack(rows).square().sum(0).sqrt())
+
+
+def _continued(weight: Tensor, x: Tensor) -> Tensor:
+    """Rows of `weight` [K,F] at real x [...]: Lagrange's polynomial through the levels."""
+    K = len(weight)
+    gaps = x[..., None] - torch.arange(K)  # [...,K]
+    factors = gaps[..., None, :].expand(*x.shape, K, K)  # level k, other level m
+    steps = torch.arange(K)[:, None] - torch.arange(K)
+    same = torch.eye(K, dtype=torch.bool)
+    ones = torch.where(same, 1.0, factors / torch.where(same, 1, steps)).prod(-1)  # [...,K]
+    return ones @ weight
 
 
 def marginal(shape: Shape, levels: int) -> ARModel:

@@ -57,7 +57,7 @@ def test_the_mask_leaves_the_parameter_alone() -> None:
         ((1, 1, 4, "A"), "odd"),
         ((4, 3, 3, "A", 3), "divide"),
         ((3, 4, 3, "A", 3), "divide"),
-        ((3, 3, 3, "A", 0), "divide"),
+        ((3, 3, 3, "A", 0), "colours"),
     ],
 )
 def test_bad_masks(arguments: tuple[int, int, int, str], message: str) -> None:

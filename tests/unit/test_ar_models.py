@@ -1,13 +1,26 @@
 """Every autoregressive model: causal, normalised, and its cached step is its logits."""
 
+import json
 import math
 from itertools import product
 
 import pytest
 import torch
-from ar_models import BUILD, NAMES, awake, build, by_rank, images, influence, marginal
+from ar_models import (
+    BUILD,
+    NAMES,
+    awake,
+    build,
+    by_rank,
+    images,
+    influence,
+    jacobian,
+    marginal,
+)
 
-from ddpm_lite.ar import MADE, ARModel, GatedPixelCNN, LinearAR, Marginal, PixelCNN, naive
+from ddpm_lite.ar import MADE, ARModel, GatedPixelCNN, ImageGPT, LinearAR, Marginal, PixelCNN, naive
+from ddpm_lite.cost import macs
+from ddpm_lite.specs import build as from_spec
 
 SHAPES = [(1, 2, 2), (1, 4, 5), (3, 3, 3)]
 
@@ -23,8 +36,24 @@ def test_logits_see_lower_ranks_only(name: str, shape: tuple[int, int, int]) -> 
         assert torch.equal(moved, torch.ones_like(moved).tril(-1))
 
 
+@pytest.mark.parametrize("label", [None, 1])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_jacobian_is_strictly_lower_triangular(
+    name: str, shape: tuple[int, int, int], label: int | None
+) -> None:
+    """All D² pairs of positions, by gradients: exactly zero on the diagonal and above it."""
+    model = build(name, shape, 3) if label is None else build(name, shape, 3, classes=2)
+    J = jacobian(model, label)
+    assert not J.triu().any()
+    assert (J.amax(0)[:-1] > 0).all()  # each position influences some later one
+    if name != "pixelcnn":
+        assert (J[torch.ones_like(J).tril(-1).bool()] > 0).all()  # and each later one hears it
+
+
 def test_marginal_sees_nothing() -> None:
-    assert not influence(marginal((1, 3, 3), 3)).any()
+    model = marginal((1, 3, 3), 3)
+    assert not influence(model).any()
 
 
 def test_the_check_of_causality_can_fail() -> None:
@@ -32,18 +61,33 @@ def test_the_check_of_causality_can_fail() -> None:
     assert isinstance(conv, PixelCNN)
     conv.first.mask = torch.ones_like(conv.first.mask)
     conv.first.mask[:, :, 2, 3:] = conv.first.mask[:, :, 3:] = 0  # type B where A belongs
-    assert influence(conv).diagonal().any()
 
     made = build("made", (1, 2, 3), 3)
     assert isinstance(made, MADE)
     made.out.mask = made.out.mask.roll(-made.levels, 0)
-    assert influence(made).triu().any()
 
     class Unshifted(GatedPixelCNN):
         def features(self, x: torch.Tensor, y: torch.Tensor | None) -> torch.Tensor:
             return super().features(x.roll(-1, 2), y)  # row r is told of row r itself
 
-    assert influence(awake(Unshifted((1, 4, 4), 3, width=8, layers=2))).triu().any()
+    class Told(ImageGPT):
+        def tell(self, values: torch.Tensor) -> torch.Tensor:
+            return super().tell(values).roll(-1, 1)  # token i is told the value of rank i
+
+    gated = awake(Unshifted((1, 4, 4), 3, width=8, layers=2))
+    gpt = awake(Told((1, 2, 3), 3, width=8, layers=2, heads=2))
+    for leaking in (conv, made, gated, gpt):
+        assert influence(leaking).triu().any()
+        assert jacobian(leaking).triu().any()
+
+
+def test_attention_that_is_not_causal_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    attend = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        "torch.nn.functional.scaled_dot_product_attention",
+        lambda q, k, v, is_causal=False: attend(q, k, v),
+    )
+    assert jacobian(build("imagegpt", (1, 2, 3), 3)).triu().any()
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 2), (2, 2, 2)])
@@ -53,9 +97,8 @@ def test_probabilities_of_all_binary_images_sum_to_one(
 ) -> None:
     D = math.prod(shape)
     every = torch.tensor(list(product((0, 1), repeat=D))).view(-1, *shape)
-    for kw in ({}, {"classes": 2}):
-        model = build(name, shape, 2, **kw)
-        total = model.log_prob(every, 1 if kw else None).detach().exp().sum()
+    for model, label in ((build(name, shape, 2), None), (build(name, shape, 2, classes=2), 1)):
+        total = model.log_prob(every, label).detach().exp().sum()
         assert abs(float(total) - 1) < 1e-12
 
 
@@ -77,6 +120,24 @@ def test_step_is_logits(
     assert torch.equal(cache.x, x)
 
 
+def test_the_transformer_s_colours_are_tokens_of_their_own() -> None:
+    """A pixel's G hears its R through the net, and R hears neither G nor B of its own pixel."""
+    J = jacobian(build("imagegpt", (3, 2, 2), 3))
+    for first in range(0, 12, 3):
+        own = J[first : first + 3, first : first + 3] > 0
+        assert torch.equal(own, torch.ones(3, 3).tril(-1).bool())
+
+
+def test_the_prefix_is_all_that_the_transformer_needs() -> None:
+    model = build("imagegpt", (1, 3, 4), 5, classes=2)
+    assert isinstance(model, ImageGPT)
+    x, y = images(model, 2), torch.tensor([1, 2])
+    logits, values = by_rank(model, model.logits(x, torch.tensor([1, -1]))), by_rank(model, x)
+    for i in (0, 1, 7, 11):
+        prefix = model.out(model.features(values[:, :i], y))
+        torch.testing.assert_close(prefix, logits[:, : i + 1])
+
+
 def test_marginal_steps_through_its_table() -> None:
     model = marginal((2, 2, 3), 4)
     cache = model.begin(2)
@@ -90,6 +151,14 @@ def test_every_override_is_its_own(name: str) -> None:
     model = build(name, (1, 2, 2), 3)
     assert type(model).step is not ARModel.step
     assert type(naive(model)).step is ARModel.step
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append("forward"))
+    model.logits = lambda *_: calls.append("logits")  # type: ignore[method-assign,assignment]
+    model.sample(2)
+    assert not calls  # the cached path never runs the full forward
+    with pytest.raises(AttributeError):
+        model.sample(2, cached=False)
+    assert calls == ["logits"]  # the naive one does
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -123,16 +192,16 @@ def test_label_matters_and_none_is_the_null_class(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_spec_rebuilds_the_model(name: str) -> None:
     model = BUILD[name]((1, 2, 3), 4, classes=2)
-    spec = dict(model.spec)
-    classes = {c.__name__: c for c in (LinearAR, MADE, PixelCNN, GatedPixelCNN)}
-    twin = classes[spec.pop("class")](**spec)
-    assert twin.spec == model.spec
+    spec = json.loads(json.dumps(model.spec))
+    twin = from_spec(spec)
+    assert type(twin) is type(model) and twin.spec == model.spec == spec
+    assert torch.equal(twin.order, model.order)
     twin.load_state_dict(model.state_dict())
     x = images(model, 2)
     assert torch.equal(twin.eval().logits(x), model.eval().logits(x))
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "linear"])
+@pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("linear")])
 def test_dropout_acts_in_training_only(name: str) -> None:
     model = build(name, (1, 4, 4), 3, dropout=0.5)  # type: ignore[arg-type]
     x = images(model, 2)
@@ -191,6 +260,9 @@ def test_made_follows_its_order() -> None:
         (lambda: LinearAR((1, 2, 2), 3, classes=0), "classes"),
         (lambda: PixelCNN((1, 2, 2), 3, width=0), "width"),
         (lambda: GatedPixelCNN((1, 2, 2), 3, layers=0), "layers"),
+        (lambda: ImageGPT((1, 2, 2), 3, width=6, heads=4), "multiple of heads"),
+        (lambda: ImageGPT((1, 2, 2), 3, heads=0), "heads"),
+        (lambda: LinearAR((1, 2, 2), 3, order=[0, 1, 2]), "permutation"),
         (lambda: GatedPixelCNN((1, 2, 2), 3, head="softmax"), "categorical, logistic"),
         (lambda: Marginal((1, 2, 2), 3).fit(torch.zeros(1, 1, 2, 2).long(), -1), "smoothing"),
     ],
@@ -223,3 +295,36 @@ def test_bad_images_and_labels(name: str) -> None:
     for label in (2, -2, torch.tensor([0, 1, 0]), torch.tensor([0.0, 1.0])):
         with pytest.raises(ValueError, match="label"):
             conditional.log_prob(x, label)
+
+
+def test_a_cached_image_of_the_transformer_costs_one_forward() -> None:
+    """Every token passes the layers once and attends to itself and those before it, as in one
+    causal forward."""
+    model = ImageGPT((1, 4, 4), 5, width=16, layers=2, heads=2).eval()
+    x = torch.zeros(1, 1, 4, 4, dtype=torch.int64)
+    forward = macs(model.logits, x)
+    assert macs(model.sample, 1) == forward
+    assert macs(model.sample, 1, cached=False) == 16 * forward
+
+
+@pytest.mark.parametrize("name", ["gated", "gpt"])
+def test_bfloat16_autocast_does_not_round_probabilities(name: str) -> None:
+    """Near 1 bfloat16 knows p to 1/256: its log is 0, and the gradient p - 1 with it."""
+    kind = {"gated": GatedPixelCNN, "gpt": ImageGPT}[name]
+    torch.manual_seed(0)
+    model = kind((1, 4, 4), 4, width=8, layers=2, **({"heads": 2} if name == "gpt" else {}))
+    last = model.head.out[0] if name == "gated" else model.out
+    with torch.no_grad():
+        last.weight.mul_(0.1)
+        last.bias.copy_(torch.tensor([7.0, 0.0, 0.0, 0.0]))  # p(0) = 0.997
+    x = torch.zeros(2, 1, 4, 4, dtype=torch.long)
+    exact = model.log_prob(x)
+    exact.sum().backward()
+    wanted = last.bias.grad.clone()
+    last.bias.grad = None
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model.log_prob(x)
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact, rtol=0.03, atol=0)
+    rounded.sum().backward()
+    torch.testing.assert_close(last.bias.grad, wanted, rtol=0.05, atol=1e-4)

@@ -91,6 +91,23 @@ def test_temperature_sharpens() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("cached", [True, False])
+def test_temperature_raises_each_conditional_to_a_power(name: str, cached: bool) -> None:
+    """p^(1/T), normalised: for mixtures over their levels, not inside their components."""
+    model, T, n = build(name, (2, 1, 2), 4), 0.5, 6_000
+    x = by_rank(model, model.sample(n, temperature=T, cached=cached))
+    first = model.begin(1)
+    p = model.step(first, 0)[0].softmax(-1) ** (1 / T)
+    share = torch.bincount(x[:, 0], minlength=4) / n
+    assert ((share - p / p.sum()).abs() < 4.5 * (p / n).sqrt() + 1e-9).all()
+    first.put(0, 3)  # and of the second rank, where the first is 3
+    p = model.step(first, 1)[0].softmax(-1) ** (1 / T)
+    seconds = x[x[:, 0] == 3, 1]
+    share = torch.bincount(seconds, minlength=4) / len(seconds)
+    assert ((share - p / p.sum()).abs() < 4.5 * (p / len(seconds)).sqrt() + 1e-9).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_known_pixels_stay_and_the_rest_is_the_conditional(name: str) -> None:
     model = build(name, (2, 3, 2), 4)
     u, x = uniforms(5, model), images(model, 5)

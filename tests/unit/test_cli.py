@@ -248,7 +248,7 @@ ERRORS: dict[str, tuple[list[str], str]] = {
             "--first",
             "6",
         ],
-        "first must lie in 1..5",
+        "a whole number from 1 to 5, not 6",
     ),
 }
 
@@ -273,7 +273,7 @@ def test_errors(case: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_device_that_is_not_there(runs: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(text(runs, [*AR, "--device", "cuda"])) == 2
     assert capsys.readouterr().err == (
-        "ddpm-lite: there is no CUDA device here: use --device cpu\n"
+        "ddpm-lite: there is no device 'cuda' here: use 'cpu' or 'auto'\n"
     )
 
 
@@ -342,6 +342,8 @@ def test_the_example_of_every_help_works(
     monkeypatch.chdir(tmp_path)
     quicker = {"1500": "2", "50": "2"}
     for module in COMMANDS:
+        if module.__name__.endswith((".grade", ".release")):
+            continue  # they need exercises and submissions: tests/grading runs them
         words = [quicker.get(word, word) for word in shlex.split(module.EXAMPLE)[1:]]
         if words[0] == "evaluate":
             words += ["--n", "0"]

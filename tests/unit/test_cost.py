@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ddpm_lite.cost import interleaved_medians, macs
+from ddpm_lite.cost import interleaved, interleaved_medians, macs
 
 
 def test_macs_of_a_convolution_a_linear_layer_and_a_matrix_product():
@@ -14,6 +14,13 @@ def test_macs_of_a_convolution_a_linear_layer_and_a_matrix_product():
     assert macs(linear, torch.zeros(5, 11)) == 5 * 11 * 13
     assert macs(torch.matmul, torch.zeros(2, 3), torch.zeros(3, 4)) == 24
     assert macs(torch.relu, torch.zeros(100)) == 0  # element-wise work is not counted
+
+
+def test_macs_of_attention():
+    q, kv = torch.zeros(2, 4, 5, 8), torch.zeros(2, 4, 7, 8)
+    attend = nn.functional.scaled_dot_product_attention
+    assert macs(attend, q, kv, kv) == 2 * 4 * 5 * 7 * (8 + 8)
+    assert macs(attend, q, q, q, is_causal=True) == 2 * 4 * 15 * (8 + 8)  # 15 pairs may attend
 
 
 def test_macs_add_up_over_calls_and_take_keywords():
@@ -37,15 +44,23 @@ def test_candidates_are_interleaved_and_the_warm_up_is_not_counted():
     assert all(0 <= t.low <= t.median <= t.high for t in timings.values())
 
 
-def test_the_first_call_is_not_timed(monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
-    durations = iter([1000.0, 3.0, 1.0, 2.0])  # compiling, then three calls
+def test_the_first_call_is_not_timed():
+    now = [0.0]
 
-    def work():
-        clock[0] += next(durations)
+    def lasting(*seconds):
+        left = iter(seconds)
 
-    assert interleaved_medians({"a": work}, repeats=3, warmup=1)["a"] == (2.0, 1.5, 2.5)
+        def work():
+            now[0] += next(left)
+
+        return work
+
+    def timed(fn):
+        candidates = {"a": lasting(1000, 3, 1, 2), "b": lasting(9000, 6, 5, 4)}  # first: compiling
+        return fn(candidates, repeats=3, warmup=1, clock=lambda: now[0])
+
+    assert timed(interleaved) == {"a": [3, 1, 2], "b": [6, 5, 4]}
+    assert timed(interleaved_medians)["a"] == (2.0, 1.5, 2.5)
 
 
 @pytest.mark.parametrize("bad", [{"candidates": {}}, {"repeats": 0}, {"warmup": -1}])

@@ -5,9 +5,6 @@ import os
 import pickle
 import struct
 import sys
-import types
-import urllib.error
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,17 +14,6 @@ from hypothesis import strategies as st
 
 from ddpm_lite import _readers
 from ddpm_lite.data import DataError, Images, import_torchvision, load, to_levels, to_unit
-
-REAL = os.environ.get("DDPM_LITE_DATA", "")
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-
-
-def real_data(*folders):
-    there = REAL and all((Path(REAL) / f).is_dir() for f in folders)
-    return pytest.mark.skipif(
-        not there, reason=f"set DDPM_LITE_DATA to a folder that holds {' and '.join(folders)}"
-    )
-
 
 # -- digits ------------------------------------------------------------------------------------
 
@@ -429,78 +415,3 @@ def test_torchvision_imports_beside_a_cpu_build_of_torch():
         pytest.skip("torchvision is not installed")
     assert vision.datasets.MNIST and vision is sys.modules["torchvision"]
     assert import_torchvision() is vision
-
-
-def fake_torchvision(monkeypatch, make):
-    vision = types.SimpleNamespace(datasets=types.SimpleNamespace(MNIST=make))
-    monkeypatch.setattr(_readers, "import_torchvision", lambda: vision)
-
-
-def test_download_happens_only_when_asked_and_only_once(tmp_path, monkeypatch, mnist_files):
-    calls = []
-
-    def mnist(root, train, download):
-        calls.append((root, train, download))
-        if not (tmp_path / "MNIST").exists():
-            (tmp_path / "MNIST").symlink_to(mnist_files / "MNIST")
-
-    fake_torchvision(monkeypatch, mnist)
-    with pytest.raises(DataError, match="download=True"):
-        load("mnist", "test", root=tmp_path)
-    assert calls == []
-    assert len(load("mnist", "test", root=tmp_path, download=True)) == 10_000
-    assert calls == [(str(tmp_path), True, True), (str(tmp_path), False, True)]
-    load("mnist", "test", root=tmp_path, download=True)
-    assert len(calls) == 2
-
-
-def test_a_failed_download_is_one_line(tmp_path, monkeypatch):
-    def fails(*args, **kwargs):
-        raise urllib.error.URLError("no network")
-
-    fake_torchvision(monkeypatch, fails)
-    with pytest.raises(DataError, match="could not download MNIST"):
-        load("mnist", root=tmp_path, download=True)
-
-    def missing():
-        raise ImportError
-
-    monkeypatch.setattr(_readers, "import_torchvision", missing)
-    with pytest.raises(DataError, match="pip install torchvision"):
-        load("mnist", root=tmp_path, download=True)
-
-
-# -- the real files, where they are ------------------------------------------------------------
-
-
-@real_data("MNIST/raw")
-def test_real_mnist():
-    test = load("mnist", "test", root=REAL)
-    assert test.y[:5].tolist() == [7, 2, 1, 0, 4]
-    assert test.y.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    counts = sum(load("mnist", s, root=REAL).y.bincount() for s in ("train", "valid", "ruler"))
-    assert counts.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-
-
-@real_data("MNIST/raw")
-def test_real_mnist_is_what_torchvision_reads():
-    vision = import_torchvision()
-    expected = vision.datasets.MNIST(REAL, train=False)
-    got = load("mnist", "test", root=REAL)
-    assert torch.equal(got.x[:, 0], expected.data) and torch.equal(got.y, expected.targets)
-
-
-@real_data("cifar10/test")
-def test_real_cifar10():
-    cats = load("cifar10-cats", "test", root=REAL)
-    assert cats.shape == (3, 32, 32) and len(cats) == 1_000 and (cats.y == 3).all()
-    assert 100 < cats.x.double().mean() < 135
-    assert "JPEG" in cats.note
-
-
-@pytest.mark.skipif(not DEBIAN.is_dir(), reason="apt install dataset-fashion-mnist to run this")
-def test_fashion_mnist_of_debian():
-    test = load("fashion_mnist", "test", root=DEBIAN.parent)
-    assert test.y[:5].tolist() == [9, 2, 1, 1, 6] and test.y.bincount().tolist() == [1000] * 10
-    ruler = load("fashion_mnist", "ruler", root=DEBIAN.parent)
-    assert len(ruler) == 8_000 and ruler.shape == (1, 28, 28)

@@ -160,7 +160,7 @@ def test_clipped_rederives_eps() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(ValueError, match="eps, x0, v, flow"):
+    with pytest.raises(ValueError, match="eps, flow, v, x0"):
         Denoiser(nn.Identity(), "noise")
     with pytest.raises(ValueError, match="sigma_data"):
         Denoiser(nn.Identity(), "v", 0.0)
@@ -215,7 +215,7 @@ def test_by_level_sums_to_the_bound_and_every_term_counts() -> None:
     torch.testing.assert_close(parts.total, parts.prior + parts.diffusion + parts.reconstruction)
     assert torch.equal(elbo(denoiser, x, grid, 5, first=3).total, parts.total)  # seeded
     assert (by_level.diffusion > 0).all()
-    with pytest.raises(ValueError, match=r"1\.\.40"):
+    with pytest.raises(ValueError, match="from 1 to 40"):
         elbo(denoiser, x, grid, 5, first=41)
     for bad in (x - 1, x + 1, x.float()):
         with pytest.raises(ValueError, match=r"whole levels 0\.\.4"):

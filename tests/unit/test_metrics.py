@@ -15,6 +15,7 @@ from ddpm_lite.metrics import (
     frechet,
     kernel_distance,
     moments,
+    nested_bootstrap,
     precision_recall,
 )
 
@@ -170,17 +171,28 @@ def test_precision_recall_against_loops():
         return sum(hits) / len(hits)
 
     for k in (1, 3, 5):
-        got = precision_recall(real, fake, k)
+        got = precision_recall(fake, real, k=k)
         assert got == pytest.approx((inside(fake, real, k), inside(real, fake, k)))
-        assert precision_recall(real, fake, k, block=7) == got
+        assert precision_recall(fake, real, k=k, block=7) == got
+
+
+def test_two_dozen_images_without_a_class_do_not_make_the_kernel_explode():
+    fake, real = normal(25, 4), normal(25, 4, 1)
+    for some in (fake, real):  # a feature of one class, of which a redrawn set may have no image
+        some[:, 0] *= 1e-6
+        some[:3, 0] += 1
+    assert abs(kernel_distance(fake, real)) < 1
+    assert max(map(abs, bootstrap(kernel_distance, fake, real, n=100))) < 100
+    real[:3, 0] -= 1
+    assert kernel_distance(fake, real) < 100
 
 
 def test_precision_recall_at_the_ends():
     real = normal(200, 3)
     assert precision_recall(real, real) == (1, 1)
-    assert precision_recall(real, real + 100) == (0, 0)
+    assert precision_recall(real + 100, real) == (0, 0)
     one_mode = real[real[:, 0] > 1.0]  # right images, one kind only
-    precision, recall = precision_recall(real, one_mode)
+    precision, recall = precision_recall(one_mode, real)
     assert precision == 1 and recall < 0.5
 
 
@@ -222,6 +234,31 @@ def test_bootstrap_repeats_itself_and_redraws_arrays_independently():
     assert bootstrap(gap, a, a, n=50).high > 0  # one array twice would always give 0
 
 
+def test_nested_bootstrap_sees_both_sources_of_chance():
+    def mean(a):
+        return a.mean().item()
+
+    groups, n, noise, between = 40, 50, 1.0, 0.5
+    sets = [normal(n, 1, s, between * z, noise) for s, z in enumerate(normal(groups, 1)[:, 0])]
+    value, low, high = nested_bootstrap(mean, sets, n=1_000)
+    assert value == pytest.approx(sum(map(mean, sets)) / groups)
+    error = (torch.tensor([mean(a) for a in sets]).var() / groups).item()  # holds noise²/n already
+    error = (error * (groups - 1) / groups + noise**2 / n / groups) ** 0.5
+    assert low == pytest.approx(value - 1.96 * error, abs=0.2 * error)
+    assert high == pytest.approx(value + 1.96 * error, abs=0.2 * error)
+    constant = [torch.full((9, 1), float(k)) for k in range(3)]  # nothing but the groups varies
+    assert nested_bootstrap(mean, constant).high > 1.5
+    assert nested_bootstrap(mean, constant[:1]) == (0, 0, 0)
+
+
+def test_nested_bootstrap_of_one_group_is_the_bootstrap():
+    a = normal(200, 3)
+    one = nested_bootstrap(lambda x: frechet(x, a), [normal(80, 3, 1)], n=400)
+    other = bootstrap(lambda x: frechet(x, a), normal(80, 3, 1), n=400)
+    assert one.value == other.value
+    assert one.high - one.low == pytest.approx(other.high - other.low, rel=0.2)
+
+
 # -- features and bad input --------------------------------------------------------------------
 
 
@@ -253,11 +290,13 @@ def test_features_are_batched_in_evaluation_mode_and_leave_the_mode_alone():
         (lambda: kernel_distance(normal(9, 2), normal(9, 3)), "2 features"),
         (lambda: kernel_distance(normal(9, 2)[0], normal(9, 3)), r"must be \[N,F\]"),
         (lambda: precision_recall(normal(3, 2), normal(9, 2)), "more than k"),
-        (lambda: precision_recall(normal(9, 2), normal(9, 2), k=0), "k >= 1"),
+        (lambda: precision_recall(normal(9, 2), normal(9, 2), k=0), "k must be a whole"),
         (lambda: precision_recall(normal(9, 2), normal(9, 3)), "2 features"),
         (lambda: bootstrap(lambda: 0.0), "non-empty"),
         (lambda: bootstrap(frechet, normal(9, 2), normal(9, 2)[:0]), "non-empty"),
-        (lambda: bootstrap(frechet, normal(9, 2), n=0), "n >= 1"),
+        (lambda: bootstrap(frechet, normal(9, 2), n=0), "n must be a whole"),
+        (lambda: nested_bootstrap(lambda a: 0.0, []), "non-empty"),
+        (lambda: nested_bootstrap(lambda a: 0.0, [normal(9, 2)[:0]]), "non-empty"),
     ],
 )
 def test_bad_input(call, says):

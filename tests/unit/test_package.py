@@ -11,11 +11,34 @@ import ddpm_lite
 
 ROOT = Path(ddpm_lite.__file__).parent
 LAYERS = [
-    {"data", "_readers", "schedules", "metrics", "cost", "files", "version", "_container"},
+    {
+        "data",
+        "_readers",
+        "_torchvision",
+        "schedules",
+        "metrics",
+        "baselines",
+        "cost",
+        "files",
+        "version",
+        "_bootstrap",
+        "_container",
+        "require",
+    },
     {"diffusion", "unet", "ruler", "draws", "ar.base", "ar.heads", "ar.sampling", "exact"},
-    {"samplers", "guidance", "ar", "ar.dense", "ar.conv", "ar.gated", "specs"},
-    {"train", "fit", "checkpoint", "evaluate"},
-    {"cli", "viz", "record", "__main__", ""},
+    {
+        "samplers",
+        "guidance",
+        "inpaint",
+        "ar",
+        "ar.dense",
+        "ar.conv",
+        "ar.gated",
+        "ar.transformer",
+        "specs",
+    },
+    {"train", "losses", "fit", "codec", "checkpoint", "evaluate"},
+    {"cli", "viz", "record", "checks", "grading", "__main__", ""},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

@@ -78,7 +78,7 @@ def test_bad_input():
         net(torch.zeros(1, 1, 8, 8))
     with pytest.raises(ValueError, match="whole levels of shape"):
         net(torch.zeros(1, 1, 7, 8, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="no ruler"):
+    with pytest.raises(ValueError, match="levels must be"):
         Ruler((1, 8, 8), 1)
     x, y = torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1, 12])
     with pytest.raises(ValueError, match=r"classes 0\.\.9"):

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from ddpm_lite.unet import UNet
+from ddpm_lite.unet import UNet, Upsample
 
 
 def awake(net: UNet) -> UNet:
@@ -21,6 +22,16 @@ def awake(net: UNet) -> UNet:
 def test_any_size_comes_back(size: tuple[int, int], patch: int) -> None:
     net = UNet(3, width=8, blocks=1, patch=patch)
     assert net(torch.randn(2, 3, *size), torch.zeros(2)).shape == (2, 3, *size)
+
+
+@pytest.mark.parametrize("n", range(1, 34))
+def test_doubling_to_an_odd_size_leaves_the_last_row_out(n: int) -> None:
+    up = Upsample(2)
+    x = torch.randn(1, 2, n, n)
+    whole = F.interpolate(x, scale_factor=2.0, mode="nearest")
+    for size in ((2 * n, 2 * n), (2 * n - 1, 2 * n), (2 * n - 1, 2 * n - 1)):
+        expected = up.conv(whole[..., : size[0], : size[1]])
+        assert torch.equal(up(x, torch.Size(size)), expected)
 
 
 def test_starts_at_zero_and_reads_the_noise_level() -> None:
@@ -72,7 +83,7 @@ def test_bad_input_and_spec() -> None:
     with pytest.raises(ValueError, match="attention"):
         UNet(1, mults=(1, 2))
     for wrong in ({"width": 7}, {"width": 0}, {"blocks": 0}, {"patch": 0}, {"classes": 0}):
-        with pytest.raises(ValueError, match="no U-Net"):
+        with pytest.raises(ValueError, match="must be"):
             UNet(1, **wrong)
     net = UNet(1, width=8, mults=(1, 2), attention=(False, True), classes=10, dropout=0.1)
     arguments = dict(net.spec)

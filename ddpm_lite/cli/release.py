@@ -1,0 +1,66 @@
+"""`ddpm-lite release`: notebooks for students and teachers, made from the exercises."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .common import Answer
+
+HELP = "make the exercise notebooks, or check that exercises are fit to be given out"
+EXAMPLE = "ddpm-lite release --out released/ --variant autumn"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--exercises", type=Path, default=Path("exercises"), help="folder (default ./exercises)"
+    )
+    parser.add_argument("--variant", metavar="KEY", help="constants and names of a class's own")
+    parser.add_argument("--chapter", help="one chapter only, such as 01_factorization")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--out", type=Path, help="write CHAPTER.ipynb here, and solutions/ and instructor/"
+    )
+    what.add_argument(
+        "--course",
+        action="store_true",
+        help="write the course's own copies: notebooks/exercises and the package's numbers",
+    )
+    what.add_argument(
+        "--check",
+        nargs="*",
+        metavar="NAME",
+        help="write nothing: reference full, starter 0, every mutant caught (default: all)",
+    )
+
+
+def run(args: argparse.Namespace) -> Answer:
+    from ..grading import release, source, validate
+
+    known = source.chapters(args.exercises)
+    chosen = [args.chapter] if args.chapter else known
+    if args.check:
+        loaded = [source.find(args.exercises, name, args.variant) for name in args.check]
+        return _checked({e.name: validate.problems(e) for e in loaded})
+    chapters = {c: source.read_all(args.exercises, c, args.variant) for c in chosen}
+    found = {e.name: validate.problems(e) for group in chapters.values() for e in group}
+    if args.check is not None or any(found.values()):
+        return _checked(found)
+    top = args.exercises.resolve().parent
+    if args.course:
+        if args.variant:
+            raise ValueError("--course writes the course's own copies: not with --variant")
+        out, package = top / "notebooks" / "exercises", top / "ddpm_lite" / "checks" / "numbers"
+        written = release.write_all(chapters, out, top / "course.toml", False, package)
+    else:
+        written = release.write_all(chapters, args.out, top / "course.toml")
+    names = [str(path) for path in written]
+    return Answer({"written": names}, "\n".join(names))
+
+
+def _checked(found: dict[str, list[str]]) -> Answer:
+    lines = [
+        f"{name}: " + ("; ".join(wrong) if wrong else "fit to be given out")
+        for name, wrong in found.items()
+    ]
+    return Answer({"problems": found}, "\n".join(lines), 1 if any(found.values()) else 0)

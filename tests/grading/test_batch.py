@@ -1,0 +1,365 @@
+"""A class's submissions: files that are none, resume, kill, workers, a cluster, reports."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile import FULL, GOOD, WRONG, during
+
+from ddpm_lite.cli import main
+from ddpm_lite.grading import batch, notebook, pages, plan, reports, source
+
+EXERCISES = Path(__file__).resolve().parents[2] / "exercises"
+CHAPTER = "01_factorization"
+
+
+def cells(*sources: Any, **more: Any) -> dict[str, Any]:
+    rows = [{"cell_type": "code", "source": s, "metadata": {}, "outputs": []} for s in sources]
+    return {"cells": rows, "metadata": {}, "nbformat": 4, "nbformat_minor": 5, **more}
+
+
+def write(folder: Path, student: str, *sources: Any, **more: Any) -> Path:
+    path = folder / f"{student}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(cells(*sources, **more)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def exercises(tmp_path: Path) -> Path:
+    """A private folder with one exercise: a batch of it takes seconds."""
+    folder = tmp_path / "private"
+    (folder / CHAPTER).mkdir(parents=True)
+    shutil.copy(EXERCISES / CHAPTER / "bits_per_dim.py", folder / CHAPTER)
+    return folder
+
+
+@pytest.fixture
+def run(exercises: Path, level: str) -> Callable[..., int]:
+    def grade(folder: Path, out: Path, *words: str) -> int:
+        given = ["--exercises", str(exercises), "--chapter", CHAPTER, "--out", str(out)]
+        how = ["--insecure"] if level == "C" else ["--isolation", level]  # tame code only
+        return main(["grade", str(folder), *given, *how, *words])
+
+    return grade
+
+
+def results(out: Path) -> dict[str, dict[str, Any]]:
+    return {p.stem: json.loads(p.read_text()) for p in sorted((out / "students").glob("*.json"))}
+
+
+# ---- files
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "empty"),
+        (b"print(1)", "not JSON"),
+        (b"[" * 100_000, "nested too deep"),
+        (json.dumps(cells(GOOD)).encode("utf-16"), "UTF-8"),
+        (json.dumps({"worksheets": [], "nbformat": 3}).encode(), "old notebook format"),
+        (b"{}", "not a notebook"),
+        (b'{"cells": {}}', "not a notebook"),
+        (json.dumps(cells({"a": 1})).encode(), "not a notebook"),
+        (json.dumps(cells("x = 1\n" * 200_000)).encode(), "too much code"),
+        (b" " * 5_000_001, "5 MB"),
+    ],
+)
+def test_what_is_no_notebook_is_ungradable(data: bytes, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.ipynb"
+    path.write_bytes(data)
+    opened = notebook.open_submission(path)
+    assert why in opened.why and opened.cells == ()
+
+
+def test_links_and_pipes_are_not_opened(tmp_path: Path) -> None:
+    real = write(tmp_path, "real", GOOD)
+    (tmp_path / "link.ipynb").symlink_to(real)
+    os.mkfifo(tmp_path / "fifo.ipynb")
+    assert "link" in notebook.open_submission(tmp_path / "link.ipynb").why
+    assert "regular" in notebook.open_submission(tmp_path / "fifo.ipynb").why
+    assert notebook.open_submission(real).cells == (GOOD,)
+    (tmp_path / "away").symlink_to("/")
+    found, _ = notebook.collect(tmp_path, CHAPTER)
+    opened = {f.student: notebook.open_submission(f.path) for f in found if f.path}
+    assert opened["away"].why and opened["link"].why and not opened["real"].why
+
+
+def test_odd_names_are_refused(tmp_path: Path) -> None:
+    odd = ["<b>x</b>".replace("/", "∕"), "=cmd()", "-rf", "a\x1b[31m", "new\nline", "x" * 150]
+    for name in [*odd, "anna", "Anna"]:
+        write(tmp_path, name, GOOD)
+    (tmp_path / ".hidden.ipynb").write_text("{}")
+    found, refused = notebook.collect(tmp_path, CHAPTER)
+    assert len(found) == 1  # two names that differ in case share a file on some systems
+    assert {r.removesuffix(".ipynb") for r in refused} == {*odd, "anna"}
+
+
+def test_layouts(tmp_path: Path) -> None:
+    write(tmp_path / "a", CHAPTER, GOOD)
+    write(tmp_path / "b" / "ps1", CHAPTER, GOOD)  # as nbgrader lays them out
+    write(tmp_path / "c", f"{CHAPTER} (1)", GOOD)
+    write(tmp_path / "d", "my homework", GOOD)
+    write(tmp_path / "e", "one", GOOD)
+    write(tmp_path / "e", "two", GOOD)
+    (tmp_path / "f").mkdir()
+    found = {f.student: f for f in notebook.collect(tmp_path, CHAPTER)[0]}
+    assert all(found[name].path for name in "abcd")
+    assert (found["e"].why, found["f"].why) == ("several notebooks", "no notebook")
+
+
+def test_only_the_code_counts(tmp_path: Path) -> None:
+    """Outputs, metadata, points and ids that a student wrote are not looked at."""
+    made = cells(GOOD, metadata={"points": 100, "nbgrader": {"score": 100}})
+    made["cells"][0] |= {"id": "other", "metadata": {"points": 100}, "outputs": ["score: 100"]}
+    made["cells"] += [{"cell_type": "markdown", "source": "# x"}, {"cell_type": "raw"}, 7]
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps(made))
+    assert notebook.open_submission(path).cells == (GOOD,)
+
+
+# ---- batches
+
+
+def test_a_batch_and_its_reports(
+    tmp_path: Path, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    top, out = tmp_path / "in", tmp_path / "out"
+    write(top, "anna", GOOD)
+    write(top, "ben", WRONG)
+    write(top, "cem", during("return -log_prob / math.prod(shape)"))
+    write(top, "dee", "def (", WRONG.replace("bits_per_dim", "other"))
+    write(top, "eva", during("os._exit(0)"))
+    (top / "fay.ipynb").write_bytes(b"\x00")
+    write(top, "=SUM(A1)", GOOD)
+    assert run(top, out) == 0
+    assert "6 of 6 graded" in capsys.readouterr().out
+    found = results(out)
+    points = {name: r["points"] for name, r in found.items()}
+    assert points == {"anna": FULL, "ben": 0, "cem": 0, "dee": 0, "eva": 0, "fay": 0}
+    assert found["eva"]["exercises"][0]["verdict"] == "crash"
+    assert found["fay"]["exercises"][0]["verdict"] == "ungradable"
+    assert found["dee"]["exercises"][0]["broken"] == [1]
+    rows = list(csv.DictReader((out / "grades.csv").open()))
+    assert [(r["student"], r["score"]) for r in rows][:2] == [("anna", "4"), ("ben", "0")]
+    header = (out / "nbgrader.csv").read_text().split("\n")[0]
+    assert header == (
+        "assignment,duedate,timestamp,student_id,last_name,first_name,email,raw_score,"
+        "late_submission_penalty,score,max_score"
+    )
+    table = json.loads((out / "class.json").read_text())
+    assert sum(table["histogram"]) == 6 and table["histogram"][9] == 1
+    assert "these are nats" in " ".join(m["say"] for m in table["misconceptions"])
+    page = (out / "class.html").read_text()
+    assert "these are nats" in page and "=SUM(A1)" in page
+    told = (out / "feedback" / "cem.html").read_text()
+    assert "these are nats" in told and "expected" not in told
+    assert "Syntax error in code cell 1" in (out / "feedback" / "dee.html").read_text()
+
+    before = {p: p.stat().st_mtime_ns for p in (out / "students").iterdir()}
+    write(top, "ben", GOOD)  # handed in again
+    assert run(top, out) == 0
+    assert results(out)["ben"]["points"] == FULL
+    changed = {p.stem for p, t in before.items() if p.stat().st_mtime_ns != t}
+    assert changed == {"ben"}
+
+
+def test_regrading_reproduces_every_byte(tmp_path: Path, run: Callable[..., int]) -> None:
+    top = tmp_path / "in"
+    for name, text in {"a": GOOD, "b": WRONG, "c": "x"}.items():
+        write(top, name, text)
+    secret = tmp_path / "secret"
+    secret.write_text("s")
+    texts = []
+    for words in (["--workers", "2"], []):
+        out = tmp_path / f"out{len(texts)}"
+        assert run(top, out, "--secret", str(secret), *words) == 0
+        texts.append({p.name: p.read_bytes() for p in (out / "students").iterdir()})
+    assert texts[0] == texts[1] and len(texts[0]) == 3
+
+
+def test_a_machine_that_cannot_grade_grades_nobody(
+    tmp_path: Path,
+    exercises: Path,
+    run: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A package that the grader has and the sandbox has not."""
+    (tmp_path / "only_here.py").write_text("two = 2")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = exercises / CHAPTER / "bits_per_dim.py"
+    text = path.read_text().replace("import math\n", "import math\n\nimport only_here\n", 1)
+    path.write_text(text.replace("math.log(2))\n    ###", "math.log(only_here.two))\n    ###"))
+    write(tmp_path / "in", "anna", GOOD)
+    assert run(tmp_path / "in", tmp_path / "out", "--workers", "2") == 1
+    said = capsys.readouterr().out
+    assert "nobody was graded: the reference of bits_per_dim" in said
+    assert not (tmp_path / "out" / "students").exists()
+    assert not (tmp_path / "out" / "grades.csv").exists()
+
+
+def test_a_grader_error_is_no_zero(
+    tmp_path: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "in", "anna", GOOD)
+    write(tmp_path / "in", "ben", GOOD.replace("import math", "import math  # ben"))
+    true = plan.grade
+
+    def failing(box: Any, exercise: Any, texts: Any, *rest: Any) -> Any:
+        if "# ben" in texts[0]:
+            raise RuntimeError("a fault of ours")
+        return true(box, exercise, texts, *rest)
+
+    monkeypatch.setattr(plan, "grade", failing)
+    assert run(tmp_path / "in", tmp_path / "out") == 1
+    found = results(tmp_path / "out")
+    assert found["anna"]["points"] == FULL
+    assert found["ben"]["points"] is None and found["ben"]["final"] is False
+    rows = list(csv.DictReader((tmp_path / "out" / "grades.csv").open()))
+    assert rows[1]["score"] == "" and "grader error" in rows[1]["note"]
+    monkeypatch.setattr(plan, "grade", true)
+    assert run(tmp_path / "in", tmp_path / "out") == 0
+    assert results(tmp_path / "out")["ben"]["points"] == FULL
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["grade", "{here}", "--out", "{here}/o", "--exercises", "{here}/none"], "--exercises"),
+        (["grade", "{here}/none", "--out", "{here}/o"], "no folder"),
+        (["grade", "{here}/empty", "--out", "{here}/o", "--chapter", CHAPTER], "no notebooks"),
+        (["grade", "{here}/empty", "--out", "{here}/o"], "give --chapter"),
+        (["grade", "{here}/empty", "--out", "{here}/o", "--chapter", "9"], "no chapter '9'"),
+    ],
+)
+def test_wrong_arguments_are_one_line(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    given = [word.format(here=tmp_path) for word in words]
+    if "--exercises" not in given:
+        given += ["--exercises", str(EXERCISES)]
+    assert main(given) == 2
+    told = capsys.readouterr().err
+    assert said in told and told.count("\n") == 1
+
+
+def test_no_sandbox_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ddpm_lite.grading import sandbox
+
+    monkeypatch.setattr(sandbox, "best_level", lambda: "C")
+    write(tmp_path, "anna", GOOD)
+    words = ["--chapter", CHAPTER, "--exercises", str(EXERCISES), "--out", str(tmp_path / "o")]
+    assert main(["grade", str(tmp_path), *words]) == 2
+    assert "--insecure" in capsys.readouterr().err
+
+
+# ---- reports
+
+
+EVIL = "<script>alert(1)</script>\x1b[31m=1+1"
+
+
+def evil() -> dict[str, Any]:
+    check = {"title": EVIL, "points": 0, "of": 1, "verdict": "wrong", "property": "values"}
+    row = {"name": "=x", "title": EVIL, "points": 0, "of": 1, "verdict": "wrong", "broken": []}
+    rest = {"submission": "", "specification": "", "isolation": "A", "final": True}
+    return {
+        **rest,
+        "student": "=HYPERLINK(1)",
+        "chapter": "@x",
+        "unreadable": EVIL,
+        "points": 0,
+        "of": 1,
+        "exercises": [{**row, "checks": [{**check, "hint": "values", "say": EVIL}]}],
+    }
+
+
+def test_everything_is_escaped(tmp_path: Path) -> None:
+    result = evil()
+    told = reports.summary([result])
+    for page in (pages.student_page(result), pages.class_page([result], told, [EVIL])):
+        assert "<script" not in page and "\x1b" not in page and "&lt;script&gt;" in page
+    reports.tables([result], tmp_path)
+    for name in ("grades.csv", "nbgrader.csv"):
+        for row in csv.reader((tmp_path / name).open()):
+            assert not any(cell[:1] in "=+-@" for cell in row if cell), row
+
+
+def test_gradescope(tmp_path: Path) -> None:
+    made = reports.gradescope(evil())
+    assert made["score"] == 0.0 and made["tests"][0]["max_score"] == 1
+    assert made["tests"][0]["output_format"] == "text"  # not HTML: it is not interpreted
+    json.dumps(made)
+
+
+# ---- interrupted, and on a cluster
+
+
+@pytest.mark.slow
+def test_killed_and_run_again_is_the_same_as_uninterrupted(
+    tmp_path: Path, exercises: Path, level: str
+) -> None:
+    top, secret = tmp_path / "in", tmp_path / "secret"
+    secret.write_text("s")
+    for i in range(24):
+        write(top, f"s{i:02}", (GOOD, WRONG, during("os._exit(0)"))[i % 3] + f"\n# {i}")
+    words = [sys.executable, "-m", "ddpm_lite", "grade", str(top), "--exercises", str(exercises)]
+    words += ["--chapter", CHAPTER, "--secret", str(secret), "--workers", "2"]
+    words += ["--insecure"] if level == "C" else ["--isolation", level]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    subprocess.run([*words, "--out", str(whole)], check=True, capture_output=True)
+    draw = random.Random(time.time_ns())
+    for _ in range(3):
+        started = subprocess.Popen([*words, "--out", str(cut)], start_new_session=True)
+        enough = len(list(cut.glob("students/*.json"))) + draw.randint(1, 6)
+        while len(list(cut.glob("students/*.json"))) < enough and started.poll() is None:
+            time.sleep(0.01)
+        os.killpg(started.pid, signal.SIGKILL)
+        started.wait()
+    assert 0 < len(list(cut.glob("students/*.json"))) <= 24
+    subprocess.run([*words, "--out", str(cut)], check=True, capture_output=True)
+    for name in ("students", "feedback"):
+        one = {p.name: p.read_bytes() for p in (whole / name).iterdir()}
+        assert one == {p.name: p.read_bytes() for p in (cut / name).iterdir()}
+    for name in ("grades.csv", "nbgrader.csv", "class.json", "class.html"):
+        assert (whole / name).read_bytes() == (cut / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_cluster_of_two_gives_the_same(tmp_path: Path, exercises: Path, level: str) -> None:
+    distributed = pytest.importorskip("distributed")
+    top = tmp_path / "in"
+    for i in range(10):
+        write(top, f"s{i}", (GOOD, WRONG)[i % 2] + f"\n# {i}")
+    found, _ = notebook.collect(top, CHAPTER)
+    loaded = source.read_all(exercises, CHAPTER)
+    the_plan = plan.plan_of(loaded, secret=b"s", level=level)
+    here = batch.grade_all(the_plan, found, tmp_path / "here", workers=2)
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
+        address = cluster.scheduler_address
+        there = batch.grade_all(the_plan, found, tmp_path / "there", dask=address)
+    assert here == there
+    files = [
+        {p.name: p.read_bytes() for p in (tmp_path / name / "students").iterdir()}
+        for name in ("here", "there")
+    ]
+    assert files[0] == files[1] and len(files[0]) == 10
