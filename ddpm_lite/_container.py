@@ -40,7 +40,30 @@ def encode(
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(header, tensors) of an intact file of this format, else CheckpointError."""
+    """(header, tensors) of an intact file of this format, else CheckpointError.
+
+    A run that saves may replace the file meanwhile. safetensors opens it twice, for the header and
+    for the tensors, so that the two may not fit; then the new file is read.
+    """
+    while True:
+        before = _identity(path)
+        try:
+            return _read(path)
+        except CheckpointError:
+            if _identity(path) == before:
+                raise
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Changes when another file takes the name."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_ino, about.st_mtime_ns
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():

@@ -333,3 +333,44 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"ends in \.safetensors"):
         save(tmp_path / "a.pt", model)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_replaced_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """safetensors opens a file twice: a save in between mixes one header with other tensors."""
+    import safetensors
+
+    path, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    for name, seed in ((path, 0), (other, 1)):
+        torch.manual_seed(seed)
+        checkpoint.save(name, LinearAR((1, 2, 2), 3), seed=seed)
+    opened = safetensors.safe_open
+
+    class Mixed:
+        """The header of the file that was there, the tensors of the one that took its name."""
+
+        def __init__(self, name: Path, framework: str) -> None:
+            with opened(name, framework) as file:
+                self.header = file.metadata()
+            if other.exists():
+                other.replace(path)
+            self.file = opened(name, framework)
+
+        def __enter__(self) -> "Mixed":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def metadata(self) -> object:
+            return self.header
+
+        def keys(self) -> object:
+            return self.file.keys()
+
+        def get_tensor(self, name: str) -> torch.Tensor:
+            return self.file.get_tensor(name)
+
+    monkeypatch.setattr(safetensors, "safe_open", Mixed)
+    assert checkpoint.read_info(path)["seed"] == 1
