@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -164,18 +164,12 @@ def _train(name: str) -> None:
         model = Denoiser(net, "eps", sigma_data=0.5)
         state = TrainState(model, config)
     loss_fn = diffusion_loss(run.schedule, images.levels, config.label_drop)
-    clock = _clock()
+    start = time.perf_counter() - seconds
     for check in fit(model, images, loss_fn, config, state, every=500):
-        about = {"data": images, "schedule": run.schedule, "seed": 0, "seconds": seconds + clock()}
+        about = {"data": images, "schedule": run.schedule, "seed": 0}
+        about["seconds"] = round(time.perf_counter() - start, 1)
         checkpoint.save(path, model, state, **about)
         print(f"{name:14} step {check.step:6}  loss {check.loss:.4f}", flush=True)
-
-
-def _clock() -> Callable[[], float]:
-    import time
-
-    start = time.perf_counter()
-    return lambda: round(time.perf_counter() - start, 1)
 
 
 def _model(rung: Rung) -> Any:

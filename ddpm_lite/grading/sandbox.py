@@ -2,8 +2,9 @@
 
 A: bubblewrap gives a fresh root (no network, no /etc, nothing but the interpreter), and each
    exercise has PID and mount namespaces of its own.
-B: root without bubblewrap: each exercise runs as a user of its own, with limits; the folders with
-   specifications and submissions are closed. The network is as the container sets it.
+B: root without bubblewrap: each exercise runs as a user of its own, with limits. The folders with
+   specifications and submissions are covered where there are mount namespaces; elsewhere they must
+   be closed to others, or nothing runs. The network is as the container sets it.
 C: the same user. A wrong answer can do what the lecturer can: only with `--insecure`.
 """
 
@@ -19,6 +20,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 __all__ = ["LEVELS", "Sandbox", "SandboxError", "best_level"]
 
@@ -74,7 +76,7 @@ class Sandbox:
             )
         self.level = level
         root = os.geteuid() == 0
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "uid": FIRST_USER + USERS * index if root and level != "C" else None,
             "hide": [] if level == "A" else [str(path.resolve()) for path in closed],
             "memory": memory,
@@ -121,12 +123,22 @@ class Sandbox:
         except (OSError, ValueError) as error:
             why = self.stop()
             raise SandboxError(f"the sandbox of level {self.level} does not start{why}") from error
+        if why := self.unfit(said):
+            self.stop()
+            raise SandboxError(why)
+
+    def unfit(self, said: dict[str, bool]) -> str:
+        """Why nothing may run here, by what the template found possible; "" if it may."""
         if not said["reads"]:
-            self.stop()
-            raise SandboxError(f"others than you cannot read {sys.prefix}: install it elsewhere")
-        if self.level == "A" and not said["namespaces"]:
-            self.stop()
-            raise SandboxError("level A needs PID namespaces, which this machine does not allow")
+            return f"others than you cannot read {sys.prefix}: install it elsewhere"
+        if said["namespaces"]:  # level B then covers the folders that are to be closed
+            return ""
+        if self.level == "A":
+            return "level A needs PID namespaces, which this machine does not allow"
+        for folder in self._settings["hide"] if self.level == "B" else ():
+            if _open_to_others(Path(folder)):
+                return f"submissions could read {folder}, which this machine cannot hide: chmod 700"
+        return ""
 
     def stop(self) -> str:
         """End it and everything in it; returns the last line that it said of an error."""
@@ -180,6 +192,12 @@ class Sandbox:
         except OSError:
             pass
         self.stop()
+
+
+def _open_to_others(folder: Path) -> bool:
+    """Whether another user gets as far as into `folder`."""
+    inside = folder.stat().st_mode & 0o005
+    return bool(inside) and all(parent.stat().st_mode & 0o001 for parent in folder.parents)
 
 
 def _bubblewrap() -> list[str]:

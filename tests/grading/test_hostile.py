@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -226,3 +227,19 @@ def test_an_unknown_or_missing_sandbox_is_an_error(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(sandbox.SandboxError, match="bubblewrap"):
         sandbox.Sandbox("A")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="level B needs root")
+def test_level_b_refuses_folders_that_it_cannot_hide() -> None:
+    """Without mount namespaces a user of one's own still reads what is open to everybody."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:
+        folder = Path(made, "exercises")
+        folder.mkdir(mode=0o755)
+        box = sandbox.Sandbox("B", closed=[folder])
+        nothing = {"reads": True, "namespaces": False}
+        assert box.unfit(nothing) == ""  # its parent is closed
+        os.chmod(made, 0o755)
+        assert box.unfit(nothing).endswith("chmod 700")
+        assert box.unfit({"reads": True, "namespaces": True}) == ""
+        folder.chmod(0o700)
+        assert box.unfit(nothing) == ""
