@@ -66,8 +66,8 @@ TRAINED = {
     "reported": Run(REPORTED, SHORT),
     "repaired": Run(REPAIRED, SHORT),
     "repaired-long": Run(REPAIRED, 4 * SHORT),
-    "reported-long": Run(REPORTED, 4 * SHORT),
     "classes": Run(REPAIRED, 4 * SHORT, "cifar10"),
+    "reported-long": Run(REPORTED, 4 * SHORT),
 }
 LADDER = {
     "reported": Rung("reported", ema=False),
