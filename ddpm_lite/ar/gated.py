@@ -66,6 +66,10 @@ class GatedPixelCNN(PixelModel):
 
     The first kernel is 5 wide (7 on images larger than 16), the others 3. Dropout sits inside the
     branches, before the convolutions: on the residual stream it would compound over layers.
+
+    With `positions` a learned map is added to the vertical stack's input, 8 numbers per value: a
+    convolution alone does not know where it is, further than its kernels reach from an edge
+    (Chen et al. 2018, "PixelSNAIL", give coordinates). The map starts at zero.
     """
 
     def __init__(
@@ -77,12 +81,14 @@ class GatedPixelCNN(PixelModel):
         head: str = "categorical",
         classes: int | None = None,
         dropout: float = 0.0,
+        positions: bool = False,
     ) -> None:
         arguments: dict[str, Any] = {"width": width, "layers": layers, "head": head}
-        arguments |= {"classes": classes, "dropout": dropout}
+        arguments |= {"classes": classes, "dropout": dropout, "positions": positions}
         super().__init__(shape, levels, classes, arguments=arguments)
         C, H, W = self.shape
         self.embed = LevelEmbedding(levels)
+        self.positions = nn.Parameter(torch.zeros(8 * C, H, W)) if positions else None
         first = 5 if max(H, W) <= 16 else 7
         self.layers = nn.ModuleList(
             GatedLayer(
@@ -96,6 +102,7 @@ class GatedPixelCNN(PixelModel):
     def features(self, x: Tensor, y: Tensor | None) -> Tensor:
         e = self.embed(x).permute(0, 1, 4, 2, 3).flatten(1, 2)  # [B,8C,H,W]
         v = F.pad(e, (0, 0, 1, -1))  # down by one row
+        v = v if self.positions is None else v + self.positions
         h = F.pad(e, (1, -1, 0, 0))  # right by one pixel
         gated = []
         for layer in self.layers:
@@ -126,6 +133,8 @@ class GatedPixelCNN(PixelModel):
         if column == 0:  # a new row: the vertical stack, all columns at once
             v = self.embed(cache.x[:, :, row - 1].permute(2, 0, 1)).flatten(2)  # [W,n,8C]
             v = v if row else torch.zeros_like(v)
+            if self.positions is not None:
+                v = v + self.positions[:, row].T[:, None]
             for layer in layers:
                 v = layer.begin_row(v)
         else:

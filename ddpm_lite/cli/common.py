@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 DATA = "digits (default), mnist, fashion_mnist, cifar10, cifar10-cats or folder:PATH"
@@ -89,3 +90,13 @@ def writable(path: str, suffix: str) -> Path:
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ValueError(f"--out {path}: cannot write in {folder}")
     return target
+
+
+def start_from(name: str, model: nn.Module, source: Any) -> None:
+    """Copy the weights of `source`: afterwards `model` computes what `source` does."""
+    given, mine = source.state_dict(), model.state_dict()
+    known = all(key in mine and mine[key].shape == given[key].shape for key in given)
+    silent = not any(mine[key].any() for key in mine if key not in given)
+    if type(model) is not type(source) or not known or not silent:
+        raise ValueError(f"--init {name} is another architecture: {source.spec}")
+    model.load_state_dict(given, strict=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import ranks
-from .common import DATA, Answer, add_common, add_data, positive, writable
+from .common import DATA, Answer, add_common, add_data, positive, start_from, writable
 from .ruler import train_ruler
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=positive, help="average the images down to this size")
     parser.add_argument("--out", required=True, help="checkpoint to write, NAME.safetensors")
     parser.add_argument("--resume", action="store_true", help="go on from --out if it is there")
-    parser.add_argument("--init", help="start from this checkpoint's weights")
+    parser.add_argument("--init",
+                        help="start from its weights; what it lacks must start at 0")  # fmt: skip
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE",
                         help="arguments of the model, such as width=40 classes=10")  # fmt: skip
     parser.add_argument("--schedule", choices=SCHEDULES, help="of a unet (default cosine)")
@@ -123,10 +124,7 @@ def _begin(args: argparse.Namespace) -> Job:
     torch.manual_seed(args.seed)
     model, schedule = _model(args, images)
     if args.init:
-        source = checkpoint.pretrained(args.init)
-        if source.spec != model.spec:
-            raise ValueError(f"--init {args.init} is another architecture: {source.spec}")
-        model.load_state_dict(source.state_dict())
+        start_from(args.init, model, checkpoint.pretrained(args.init))
     model = model.to(where)
     if not out.exists():
         return Job(model, schedule, images, valid, TrainState(model, config), 0.0)

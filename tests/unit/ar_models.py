@@ -34,6 +34,9 @@ BUILD: dict[str, Build] = {
     "gated-logistic": lambda s, k, **kw: GatedPixelCNN(
         s, k, width=12, layers=4, head="logistic", **kw
     ),
+    "gated-positions": lambda s, k, **kw: GatedPixelCNN(
+        s, k, width=12, layers=4, positions=True, **kw
+    ),
     "imagegpt": lambda s, k, **kw: ImageGPT(s, k, width=16, layers=2, heads=2, **kw),
 }
 NAMES = sorted(BUILD)

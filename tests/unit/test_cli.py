@@ -107,6 +107,18 @@ def test_training_from_another_checkpoint(runs: Path, tmp_path: Path) -> None:
     assert a.info["init"] == source
 
 
+def test_training_from_a_checkpoint_that_lacks_a_part(runs: Path, tmp_path: Path) -> None:
+    out, source = str(tmp_path / "a.safetensors"), str(runs / "gated.safetensors")
+    argv = [*GATED, "positions=True", "--lr", "1e-9", "--out", out, "--init", source]
+    assert main(argv) == 0  # the map of positions starts at zero
+    model = checkpoint.pretrained(out)
+    assert model.positions.shape[1:] == model.shape[1:]
+    x = torch.zeros(1, *model.shape, dtype=torch.int64)
+    torch.testing.assert_close(
+        model.logits(x), checkpoint.pretrained(source).logits(x), atol=1e-4, rtol=1e-4
+    )
+
+
 @pytest.mark.parametrize(
     "argv",
     [
