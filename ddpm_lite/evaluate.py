@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from . import metrics, require, samplers
 from .data import Images, to_levels
-from .diffusion import Denoiser, elbo, elbo_by_level
+from .diffusion import Denoiser, Label, choose_first, elbo
 from .ruler import Ruler
 from .schedules import from_spec
 
-__all__ = ["EvalConfig", "choose_first", "evaluate", "generate", "likelihood", "quality"]
+__all__ = ["EvalConfig", "evaluate", "generate", "likelihood", "quality"]
 
 BATCH = 500
 
@@ -39,6 +39,8 @@ class EvalConfig:
         first_images: how many training images choose it.
         n: number of generated images; 0: no samples are judged.
         sampler, steps: of a diffusion model. temperature: of an autoregressive one.
+        labels: tell the model a class for each sample, all classes in turn (the likelihood is never
+            told one). guidance: the weight of this label, of a diffusion model; None: 1.
         bootstraps: how many redrawn sets make an interval.
         seed: of the bound's noise, the samples and the bootstrap.
     """
@@ -51,6 +53,8 @@ class EvalConfig:
     sampler: str = "dpmpp_2m"
     steps: int = 20
     temperature: float = 1.0
+    labels: bool = False
+    guidance: float | None = None
     bootstraps: int = 200
     seed: int = 0
 
@@ -64,6 +68,10 @@ class EvalConfig:
                 require.whole(name, getattr(self, name))
         require.choice("sampler", self.sampler, samplers.SAMPLERS)
         require.real("temperature", self.temperature, 0, open_low=True)
+        if self.guidance is not None:
+            require.real("guidance", self.guidance)
+            if not self.labels:
+                raise ValueError("guidance needs labels to guide towards: set labels=True")
         require.seed(self.seed)
 
 
@@ -96,12 +104,9 @@ def evaluate(
 
 
 def _check(
-    model: nn.Module,
-    test: Images,
-    train: Images,
-    ruler: metrics.FeatureNet | None,
+    model: nn.Module, test: Images, train: Images, ruler: metrics.FeatureNet | None,
     config: EvalConfig,
-) -> None:
+) -> None:  # fmt: skip
     if not len(test) or not len(train):
         raise ValueError("a model is measured on test images and on training images: one is empty")
     if isinstance(model, Denoiser):
@@ -114,6 +119,8 @@ def _check(
         has = (model.shape, model.levels)
     else:
         raise ValueError(f"a {type(model).__name__} is neither autoregressive nor a Denoiser")
+    if config.labels:
+        _classes(model)
     for images in (test, train):
         if (images.shape, images.levels) != has:
             raise ValueError(
@@ -154,18 +161,6 @@ def likelihood(model: nn.Module, test: Images, train: Images, config: EvalConfig
     return found
 
 
-def choose_first(denoiser: Denoiser, images: Images, grid: Tensor, seed: int = 0) -> int:
-    """The level at which stopping the chain gives the best mean bound on `images`.
-
-    Choose on the training split: chosen on the test split, the bound would be no bound any more.
-    """
-    x = images.x.to(_device(denoiser))
-    bound = elbo_by_level(denoiser, x, grid, images.levels, 1, seed)
-    steps = bound.diffusion.mean(0)  # [n-1]: from level j+2 to level j+1
-    above = torch.cat([steps.flip(0).cumsum(0).flip(0), steps.new_zeros(1)])  # [n]
-    return 1 + int((above + bound.reconstruction.mean(0)).argmin())
-
-
 def generate(
     model: nn.Module,
     n: int,
@@ -173,8 +168,12 @@ def generate(
     label: int | None = None,
     guidance: float | None = None,
 ) -> Tensor:
-    """n images as uint8[n, C, H, W], made in batches; the first batch uses `config.seed` itself."""
+    """n images as uint8[n, C, H, W], made in batches; the first batch uses `config.seed` itself.
+
+    `label` tells one class for all, `config.labels` all in turn; `guidance` (or config's) weighs it.
+    """
     require.whole("n", n)
+    guidance = config.guidance if guidance is None else guidance
     if isinstance(model, Denoiser):
         samplers.check_info(model, "levels", "schedule", "shape")
     elif guidance is not None:
@@ -182,12 +181,15 @@ def generate(
     parts: list[Tensor] = []
     for start in range(0, n, BATCH):
         size, seed = min(BATCH, n - start), _seed(config.seed, start)
+        y: Label = label
+        if label is None and config.labels:
+            y = torch.arange(start, start + size) % _classes(model)
         if isinstance(model, Denoiser):
-            x = samplers.sample(model, size, config.sampler, config.steps, label, guidance, seed)
+            x = samplers.sample(model, size, config.sampler, config.steps, y, guidance, seed)
             parts.append(to_levels(x, model.info["levels"]).cpu())
         else:
             x = model.sample(  # type: ignore[operator]
-                size, label=label, temperature=config.temperature, seed=seed
+                size, label=y, temperature=config.temperature, seed=seed
             )
             parts.append(x.to(torch.uint8).cpu())
     return torch.cat(parts)
@@ -229,6 +231,14 @@ def _confident(ruler: nn.Module, x: Tensor) -> float:
     batches = x.to(_device(ruler)).split(BATCH)
     sure = [ruler(part).softmax(1).amax(1) > 0.9 for part in batches]
     return float(torch.cat(sure).double().mean())
+
+
+def _classes(model: nn.Module) -> int:
+    """How many classes the model can be told."""
+    found = getattr(model.net if isinstance(model, Denoiser) else model, "classes", None)
+    if not isinstance(found, int):
+        raise ValueError("this model was trained without classes: leave labels out")
+    return found
 
 
 def _seed(seed: int, start: int) -> int:

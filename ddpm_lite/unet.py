@@ -211,8 +211,12 @@ class Upsample(nn.Module):
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm over at most 8 groups (Wu & He 2018): no dependence on the rest of the batch."""
-    return nn.GroupNorm(math.gcd(channels, 8), channels)
+    """GroupNorm over at most 8 groups (Wu & He 2018): no dependence on the rest of the batch.
+
+    A group of one channel would take the embedding out again: it is one number per channel.
+    """
+    groups = math.gcd(channels, 8)
+    return nn.GroupNorm(max(1, groups // 2) if groups == channels else groups, channels)
 
 
 def zeroed(conv: nn.Conv2d) -> nn.Conv2d:

@@ -25,8 +25,7 @@ from ddpm_lite import cost, metrics, samplers
 from ddpm_lite.ar import ARModel
 from ddpm_lite.checkpoint import pretrained
 from ddpm_lite.data import load, to_levels
-from ddpm_lite.diffusion import Denoiser, clipped, elbo, elbo_by_level
-from ddpm_lite.evaluate import choose_first
+from ddpm_lite.diffusion import Denoiser, choose_first, clipped, elbo, elbo_by_level
 from ddpm_lite.record import record
 from ddpm_lite.schedules import from_spec
 

@@ -40,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ode", type=positive, metavar="N", help="also the likelihood of N test "
                         "images by the probability flow, of a diffusion model")  # fmt: skip
     add_sampling(parser)
+    parser.add_argument("--labels", action="store_true", default=None,
+                        help="tell the model a class for each sample, all in turn")  # fmt: skip
+    parser.add_argument("--guidance", type=float, help="weight of that label, of a diffusion model")
     parser.add_argument("--export", help="write the rounded weights with these figures, "
                         "NAME.safetensors and NAME.json")  # fmt: skip
     add_common(parser)
@@ -73,7 +76,7 @@ def run(args: argparse.Namespace) -> Answer:
     found = evaluate(model, test, train, ruler, config)
     if args.export:
         checkpoint.export(args.export, model, metrics=found)
-    same = stored.get("config") == found["config"]
+    same = "config" in stored and dataclasses.asdict(EvalConfig(**usual)) == found["config"]
     with stated(args.model):
         apart = _apart(stored, found) if same and not args.export else []
     lines = [bits(found["likelihood"]), *quality(found["quality"])]

@@ -4,7 +4,7 @@ Whatever a network was trained to predict, a sampler sees both the clean image i
 the noise it expects, which always satisfy ``x = alpha * x0 + sigma * eps``.
 """
 
-from .bound import Elbo, elbo, elbo_by_level
+from .bound import Elbo, choose_first, elbo, elbo_by_level
 from .denoiser import (
     TARGETS,
     Denoise,
@@ -41,6 +41,7 @@ __all__ = [
     "OdeBits",
     "Prediction",
     "Weight",
+    "choose_first",
     "clipped",
     "density_bits",
     "dequantise",

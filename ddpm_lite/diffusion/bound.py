@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from .. import require
-from ..data import to_unit
+from ..data import Images, to_unit
 from ..schedules import check_grid
-from .denoiser import Denoise, diffuse
+from .denoiser import Denoise, Denoiser, diffuse
 
 
 class Elbo(NamedTuple):
@@ -108,3 +108,15 @@ def _decoder_nats(noisy: Tensor, alpha: float, sigma: float, x: Tensor, levels: 
         log_p = (-0.5 * distance.square()).log_softmax(-1)
         nats.append(-log_p.gather(-1, k[..., None])[..., 0])
     return torch.cat(nats)
+
+
+def choose_first(denoiser: Denoiser, images: Images, grid: Tensor, seed: int = 0) -> int:
+    """The level at which stopping the chain gives the best mean bound on `images`.
+
+    Choose on the training split: chosen on the test split, the bound would be no bound any more.
+    """
+    x = images.x.to(next(denoiser.parameters()).device)
+    bound = elbo_by_level(denoiser, x, grid, images.levels, 1, seed)
+    steps = bound.diffusion.mean(0)  # [n-1]: from level j+2 to level j+1
+    above = torch.cat([steps.flip(0).cumsum(0).flip(0), steps.new_zeros(1)])  # [n]
+    return 1 + int((above + bound.reconstruction.mean(0)).argmin())

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ddpm_lite.ar.dense import Marginal
 from ddpm_lite.data import Images, load
-from ddpm_lite.diffusion import Denoiser, elbo
-from ddpm_lite.evaluate import BATCH, EvalConfig, choose_first, evaluate, generate, likelihood
+from ddpm_lite.diffusion import Denoiser, choose_first, elbo
+from ddpm_lite.evaluate import BATCH, EvalConfig, evaluate, generate, likelihood
 from ddpm_lite.evaluate import quality as quality_of
 from ddpm_lite.schedules import Cosine
 from ddpm_lite.unet import UNet
@@ -143,3 +143,26 @@ def test_what_the_model_does_not_have() -> None:
         generate(denoiser(), 2, EvalConfig(steps=21))
     with pytest.raises(ValueError, match="no classes"):
         generate(uniform(), 2, EvalConfig(), label=1)
+    for model in (uniform(), denoiser()):
+        with pytest.raises(ValueError, match="without classes"):
+            evaluate(model, TEST, TRAIN, None, EvalConfig(labels=True))
+    with pytest.raises(ValueError, match="guidance needs labels"):
+        EvalConfig(guidance=2.0)
+
+
+def test_labels_are_told_in_turn() -> None:
+    """Each sample is the one that its own class gives, from the same noise."""
+    torch.manual_seed(0)
+    net = UNet(1, 8, (1,), 1, (False,), classes=3)
+    for p in net.parameters():
+        nn.init.normal_(p, std=0.2)
+    model = Denoiser(net, "x0", sigma_data=0.5).eval()
+    model.info = {"shape": [1, 4, 4], "levels": 256, "schedule": Cosine().spec}
+    usual = {"steps": 2, "sampler": "ddim"}
+    told = generate(model, 7, EvalConfig(**usual, labels=True))
+    single = [generate(model, 7, EvalConfig(**usual), label=c) for c in range(3)]
+    assert all(torch.equal(told[i], single[i % 3][i]) for i in range(7))
+    assert not torch.equal(told, single[0])
+    more = generate(model, 7, EvalConfig(**usual, labels=True, guidance=3.0))
+    guided = generate(model, 7, EvalConfig(**usual), label=1, guidance=3.0)
+    assert torch.equal(more[1::3], guided[1::3]) and not torch.equal(more, told)

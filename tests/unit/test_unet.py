@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from ddpm_lite.unet import UNet, Upsample
 
@@ -40,6 +41,20 @@ def test_starts_at_zero_and_reads_the_noise_level() -> None:
     assert not net(x, torch.zeros(2)).any()
     net = awake(net)
     assert (net(x, torch.zeros(2)) - net(x, torch.full((2,), 3.0))).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("width", [2, 4, 8, 12, 16])
+def test_noise_level_and_label_reach_the_output_of_every_width(width: int) -> None:
+    """A norm over single channels would take out what an embedding adds to them."""
+    torch.manual_seed(0)
+    net = UNet(1, width, (1,), 1, (False,), classes=2).double()
+    for p in net.parameters():
+        nn.init.normal_(p, std=0.3)
+    x = torch.randn(1, 1, 4, 4, dtype=torch.float64)
+    outs = [
+        net(x, torch.tensor([t]).double(), torch.tensor([y])) for t, y in ((0, 0), (2, 0), (0, 1))
+    ]
+    assert (outs[1] - outs[0]).abs().max() > 1e-3 and (outs[2] - outs[0]).abs().max() > 1e-3
 
 
 def test_batch_rows_do_not_mix() -> None:
