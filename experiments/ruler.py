@@ -12,12 +12,15 @@ real-against-real floors.
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
+import time
 from pathlib import Path
 
 import torch
 
 from ddpm_lite import metrics
-from ddpm_lite.checkpoint import COMMITTED, export, rounded
+from ddpm_lite.checkpoint import COMMITTED, export, hardware, rounded
 from ddpm_lite.data import Images, load
 from ddpm_lite.ruler import Ruler, fit_ruler
 
@@ -63,16 +66,19 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
 
+    start = time.perf_counter()
     seen = load(args.data, "ruler", size=args.size)
     recipe = {name: getattr(args, name) for name in ("width", "features", "steps", "smoothing")}
     net = fit_ruler(seen, **recipe, seed=args.seed)
+    seconds = round(time.perf_counter() - start, 1)
     rounded(net)  # to the float16 that the file holds: measured as committed
     test = load(args.data, "test", size=args.size)
     figures = {"test_accuracy": accuracy(net, test), "n_test": len(test), **floors(net, test)}
     out = args.out or COMMITTED / f"{args.data}-ruler.safetensors"
-    header = export(
-        out, net, data=seen, seed=args.seed, step=args.steps, config=recipe, metrics=figures
-    )
+    about = {"data": seen, "seed": args.seed, "step": args.steps, "config": recipe}
+    about |= {"command": f"python experiments/ruler.py {shlex.join(sys.argv[1:])}".strip()}
+    about |= {"seconds": seconds, "hardware": hardware(torch.device("cpu"))}
+    header = export(out, net, metrics=figures, **about)
     for key, value in figures.items():
         print(f"{key:14} {value:.4g}")
     print(f"{out}: {header['bytes']:,} bytes, {header['parameters']:,} parameters")

@@ -101,6 +101,37 @@ def test_eq_band_snr() -> None:
     )
 
 
+# -- what a Gaussian answers: a blur --------------------------------------------------------------
+
+
+def check_wiener(formula: Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]) -> None:
+    """Images on a ring whose covariance depends on distance alone, against the whole posterior."""
+    place = torch.arange(12)
+    apart = torch.minimum((place[:, None] - place) % 12, (place - place[:, None]) % 12).double()
+    near = torch.exp(-apart / 2)  # [12, 12], circulant: independent in the Fourier basis
+    power = torch.fft.fft(near[0]).real  # [12]
+    mixture = GaussianMixture(torch.zeros(1, 12), near[None])
+    x_t = torch.randn(1, 1, 1, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    waves = torch.fft.fft(torch.eye(12, dtype=torch.complex128), norm="ortho")
+    for alpha, sigma in ((0.8, 0.6), (0.1, 0.99), (1.0, 3.0)):
+        mean, variance = formula(torch.fft.fft(x_t), power * alpha**2 / sigma**2, alpha)
+        expected = mixture.denoise(x_t, alpha, sigma).x0
+        assert torch.allclose(torch.fft.ifft(mean).real, expected, atol=1e-10)
+        cov = torch.linalg.inv(torch.linalg.inv(near) + alpha**2 / sigma**2 * torch.eye(12))
+        spread = (waves.conj() @ cov.to(waves.dtype) @ waves).diagonal().real
+        assert torch.allclose(variance * power, spread, atol=1e-10)
+
+
+def test_eq_wiener() -> None:
+    check_wiener(lambda x, snr, a: (snr / (1 + snr) * x / a, 1 / (1 + snr)))
+    fails_on(
+        check_wiener,
+        lambda x, snr, a: (snr / (1 + snr) * x, 1 / (1 + snr)),
+        lambda x, snr, a: (x / (1 + snr) / a, 1 / (1 + snr)),
+        lambda x, snr, a: (snr / (1 + snr) * x / a, snr / (1 + snr)),
+    )
+
+
 # -- one step back, x_0 known ---------------------------------------------------------------------
 
 
@@ -324,4 +355,41 @@ def test_eq_probability_flow() -> None:
         check_probability_flow,
         lambda x0, eps, d_alpha, d_sigma: x0 * d_alpha + 2 * eps * d_sigma,
         lambda x0, eps, d_alpha, d_sigma: x0 * d_alpha - eps * d_sigma,
+    )
+
+
+# -- the density that the flow carries along ------------------------------------------------------
+
+
+def check_flow_density(at_data: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """log q at the data's end from log q at the noise's, and the divergence summed on the way."""
+    angles = torch.linspace(0.1, 1.5, 401, dtype=torch.float64)  # VP: cos, sin; towards noise
+    x = torch.linspace(-1.2, 1.2, 15, dtype=torch.float64)
+    start, divergence, h = x.clone(), torch.zeros_like(x), (angles[1] - angles[0]).item()
+
+    def speed(x: Tensor, angle: float) -> tuple[Tensor, Tensor]:
+        x = x.clone().requires_grad_()
+        x0, eps = HUMPS.denoise(line(x), math.cos(angle), math.sin(angle))
+        v = (math.cos(angle) * eps - math.sin(angle) * x0).flatten()
+        (slope,) = torch.autograd.grad(v.sum(), x)
+        return v.detach(), slope
+
+    for angle in angles[:-1].tolist():  # the midpoint rule
+        v, _ = speed(x, angle)
+        v, slope = speed(x + h / 2 * v, angle + h / 2)
+        x, divergence = x + h * v, divergence + h * slope
+    ends = [(math.cos(angle), math.sin(angle)) for angle in (0.1, 1.5)]
+    truth, noisy = (
+        HUMPS.log_prob(line(y), *level) for y, level in zip((start, x), ends, strict=True)
+    )
+    assert torch.allclose(at_data(noisy, divergence), truth, atol=1e-3)
+
+
+def test_eq_flow_density() -> None:
+    check_flow_density(lambda log_q, divergence: log_q + divergence)
+    fails_on(
+        check_flow_density,
+        lambda log_q, divergence: log_q - divergence,
+        lambda log_q, divergence: log_q,
+        lambda log_q, divergence: log_q + 0.5 * divergence,
     )

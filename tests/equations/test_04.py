@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from ddpm_lite import data, samplers
 from ddpm_lite.diffusion import TARGETS, Denoiser, clipped, diffuse
+from ddpm_lite.draws import Draws
 from ddpm_lite.exact import GaussianMixture, KernelDenoiser
+from ddpm_lite.guidance import guided
 from ddpm_lite.schedules import Cosine, Flow, LinearBeta
-from ddpm_lite.train import TrainConfig, TrainState
+from ddpm_lite.train import TrainConfig, TrainState, diffusion_loss
 
 
 def only_right(check: Callable, right: Callable, *wrong: Callable) -> None:
@@ -172,6 +174,44 @@ def test_eq_one_loss__flow() -> None:
     torch.testing.assert_close(error.square(), (guess - x0).square() / s**2)
 
 
+def test_training_asks_for_the_whole_noise() -> None:
+    """The loss is the mean squared difference from the noise between x_0 and x_t, not one step's.
+
+    One level an image, drawn at random; the increment of a single step of the chain would be a
+    target with another loss.
+    """
+    levels: list[Tensor] = []
+
+    class Guess(nn.Module):
+        spec: dict = {}  # noqa: RUF012
+
+        def forward(self, x: Tensor, log_snr: Tensor, label: Tensor | None = None) -> Tensor:
+            levels.append(log_snr)
+            return 0.3 * x + 0.1
+
+    digits, chain = data.load()[:32], LinearBeta(100, 1e-3, 0.2)
+    model = Denoiser(Guess(), "eps")
+    found = diffusion_loss(chain, 17)(model, digits.x, digits.y, Draws(0, 0, 32)).double()
+
+    x0, again = data.to_unit(digits.x, 17), Draws(0, 0, 32)
+    alpha, sigma = chain.draw(again.uniform())
+    eps = again.normal(1, 8, 8)
+    x = diffuse(x0, alpha, sigma, eps)
+    c = (alpha**2 + sigma**2).sqrt().view(-1, 1, 1, 1)
+    answer = 0.3 * x / c + 0.1
+    assert len(levels[0].unique()) > 20  # of 32 images: each has a level of its own
+
+    def check(target: Tensor) -> None:
+        torch.testing.assert_close((answer - target).square().mean(), found, rtol=1e-5, atol=0)
+
+    k = (chain.alpha_bar[:, None] - alpha**2).abs().argmin(0)
+    increment = chain.betas[k].sqrt().view(-1, 1, 1, 1) * eps
+    check(eps)
+    for wrong in (increment, x0, -eps):
+        with pytest.raises(AssertionError):
+            check(wrong)
+
+
 def test_eq_weights() -> None:
     """A weighted mean over uniform levels is a mean over levels drawn in proportion to weights."""
     alpha, sigma = Cosine(50).table[1:].unbind(1)
@@ -270,3 +310,55 @@ def test_eq_clip() -> None:
         assert (after <= before).all() and (after < before).any()
 
     only_right(check, lambda g: g.clamp(-1, 1), lambda g: g.clamp(-1, 0), lambda g: g)
+
+
+def test_eq_missing_variance() -> None:
+    """A calibrated guess, here the mean given a coarse view of x_t, lacks what it errs."""
+    images = torch.tensor([-1.0, -0.2, 0.4, 1.0], dtype=torch.float64)
+    x = torch.linspace(-6, 6, 6000, dtype=torch.float64)
+    alpha, sigma = 0.6, 0.8
+    joint = torch.exp(-0.5 * ((x[:, None] - alpha * images) / sigma) ** 2)
+    joint = joint / joint.sum()  # p(x_t, x_0)
+    seen = joint.view(12, 500, 4).sum(1)  # what a network knows that sees twelve bins of x_t
+    guess = (seen @ images) / seen.sum(1)
+    assert (guess.diff() > 0.01).any()
+
+    def check(left: Callable[[Tensor, Tensor, Tensor], Tensor], guess: Tensor = guess) -> None:
+        p = seen.sum(1)
+        variance = (p * guess**2).sum() - (p * guess).sum() ** 2
+        error = (seen * (images - guess[:, None]) ** 2).sum()
+        whole = images.square().mean() - images.mean() ** 2
+        torch.testing.assert_close(variance, left(whole, error, p))
+
+    only_right(
+        check,
+        lambda whole, error, p: whole - error,
+        lambda whole, error, p: whole + error,
+        lambda whole, error, p: whole - 2 * error,
+        lambda whole, error, p: whole,
+    )
+    with pytest.raises(AssertionError):  # not calibrated: too sure of itself
+        check(lambda whole, error, p: whole - error, 1.3 * guess)
+
+
+def test_eq_guidance() -> None:
+    """Guided eps is -sigma times the gradient of log p_t(x) + w log p_t(y | x), by autograd."""
+    kinds = GaussianMixture([[-0.6, 0.2], [0.5, -0.3], [0.2, 0.7]], [0.1, 0.3, 0.2], [1, 2, 1])
+    x = normal(9, 1, 1, 2).requires_grad_()
+    w, y, alpha, sigma = 3.0, 1, 0.7, 0.6
+    found = guided(kinds, w)(x.detach(), alpha, sigma, y).eps
+    log_p, log_p_y = (kinds.log_prob(x, alpha, sigma, label=label) for label in (None, y))
+
+    def check(log_target: Callable[[Tensor, Tensor], Tensor]) -> None:
+        # Bayes' rule: log p(y | x) = log p(x | y) - log p(x) + const
+        target = log_target(log_p, log_p_y - log_p).sum()
+        (slope,) = torch.autograd.grad(target, x, retain_graph=True)
+        torch.testing.assert_close(found, -sigma * slope)
+
+    only_right(
+        check,
+        lambda log_p, log_given: log_p + w * log_given,
+        lambda log_p, log_given: log_p + (w - 1) * log_given,
+        lambda log_p, log_given: w * log_given,
+        lambda log_p, log_given: log_p - w * log_given,
+    )
