@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -91,7 +92,7 @@ def evaluate(
     ruler, and for more steps or levels than the schedule has.
     """
     config = config or EvalConfig()
-    _check(model, test, train, ruler, config)
+    _check(model, [test, train], ruler, config)
     found = {
         "likelihood": likelihood(model, test, train, config),
         "quality": None,
@@ -104,10 +105,9 @@ def evaluate(
 
 
 def _check(
-    model: nn.Module, test: Images, train: Images, ruler: metrics.FeatureNet | None,
-    config: EvalConfig,
-) -> None:  # fmt: skip
-    if not len(test) or not len(train):
+    model: nn.Module, splits: list[Images], ruler: metrics.FeatureNet | None, config: EvalConfig
+) -> None:
+    if not all(len(images) for images in splits):
         raise ValueError("a model is measured on test images and on training images: one is empty")
     if isinstance(model, Denoiser):
         samplers.check_info(model, "levels", "schedule", "shape")
@@ -121,14 +121,14 @@ def _check(
         raise ValueError(f"a {type(model).__name__} is neither autoregressive nor a Denoiser")
     if config.labels:
         _classes(model)
-    for images in (test, train):
+    for images in splits:
         if (images.shape, images.levels) != has:
             raise ValueError(
                 f"{images.name} has images {images.shape} of {images.levels} levels, the model "
                 f"is for {has[0]} of {has[1]}"
             )
     if ruler is not None and config.n:
-        metrics.features(ruler, test.x[:1])
+        metrics.features(ruler, splits[0].x[:1])
 
 
 def likelihood(model: nn.Module, test: Images, train: Images, config: EvalConfig) -> dict[str, Any]:
@@ -162,12 +162,9 @@ def likelihood(model: nn.Module, test: Images, train: Images, config: EvalConfig
 
 
 def generate(
-    model: nn.Module,
-    n: int,
-    config: EvalConfig,
-    label: int | None = None,
+    model: nn.Module, n: int, config: EvalConfig, label: int | None = None,
     guidance: float | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """n images as uint8[n, C, H, W], made in batches; the first batch uses `config.seed` itself.
 
     `label` tells one class for all, `config.labels` all in turn; `guidance` weighs it.
@@ -209,8 +206,9 @@ def quality(
     found: dict[str, Any] = {"n": len(fake), "reference_n": len(real), "floor_n": len(floor)}
     found |= {"features": real.shape[1], "reference": f"{test.name} test"}
     every = real[:: max(1, len(real) // len(fake))]  # unbiased at any n, and costs n²
-    distances = {"frechet": (metrics.frechet, real), "kernel": (metrics.kernel_distance, every)}
-    for name, (distance, to) in distances.items():
+    both: list[tuple[str, Callable[..., float], Tensor]]
+    both = [("frechet", metrics.frechet, real), ("kernel", metrics.kernel_distance, every)]
+    for name, distance, to in both:
         value, *ends = metrics.bootstrap(distance, made, to, n=config.bootstraps, seed=config.seed)
         found[name] = {"value": value, "interval": ends, "floor": distance(floor, to)}
     if not isinstance(ruler, Ruler):  # features alone: it classifies nothing

@@ -97,7 +97,7 @@ def mnist() -> None:
     label = torch.arange(20) % 10
     digits = to_levels(sample(unet, 20, label=label, seed=0), 256)
     viz.style()
-    rows = {}
+    rows: dict[str, torch.Tensor] = {}
     for word, x in ("pixel by pixel", ar.sample(20, label, seed=0)), ("level by level", digits):
         rows |= {word: x[:10].long(), f"{word} ": x[10:].long()}
     fig = viz.rows(rows, columns=10, levels=256, height=3.1)

@@ -36,7 +36,7 @@ from ddpm_lite.unet import Attention, Block, UNet
 
 HERE = Path(__file__).resolve().parents[1]
 SEEDS, STEPS, N = (0, 1, 2), 300, 1000
-LOOKS, LATE = (50, 100, 200, 400, 800, 1200), 3  # at these steps; late is from the fourth on
+LOOKS, LATE = (50, 100, 200, 400, 800, 1200), 4  # at these steps; late is from the fifth on
 LEVELS = (0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)  # times
 COSINE, SIGMA_DATA = Cosine(), 0.8
 SIZES = (10, 30, 100, 500)

@@ -52,20 +52,21 @@ def exercise_table(found: Chapters, course: Course) -> str:
         if colab := course.colab(f"exercises/{notebook}"):
             take = f"[Open in Colab]({colab}), or take {take.removeprefix('Take ')}"
         rows = [
-            f"| {{ref}}`{e.title} <worked-{e.name}>` | {release.STARS[e.spec.difficulty]} "
-            f"| {e.spec.minutes} | {_points(e)} |"
+            f"| {e.title} | {release.STARS[e.spec.difficulty]} | {e.spec.minutes} | {_points(e)} "
+            f"| {{ref}}`worked solution <worked-{e.name}>` |"
             for e in exercises
         ]
         parts.append(
             f"### {_heading(chapter)}\n\n{take}, after {{doc}}`its chapter <{chapter}>`.\n\n"
-            "| Exercise | Difficulty | Minutes | Points |\n|:--|:--|--:|--:|\n"
-            + "\n".join([*rows, _total(exercises)])
+            "| Exercise | Difficulty | Minutes | Points | To read afterwards |\n"
+            "|:--|:--|--:|--:|:--|\n" + "\n".join([*rows, _total(exercises)])
         )
     every = [e for exercises in found.values() for e in exercises]
-    graded = sum(bool(e.spec.checks) for e in every)
+    projects = [e for e in every if not e.spec.checks]
+    hours = sum(e.spec.minutes for e in every if e.spec.checks) / 60
     parts.append(
-        f"Together: {len(every)} exercises, {graded} of them graded by machine, "
-        f"about {sum(e.spec.minutes for e in every) / 60:.0f} hours."
+        f"Together: {len(every) - len(projects)} exercises graded by machine, about {hours:.0f} "
+        f"hours, and {len(projects)} projects of about a day each."
     )
     return "\n\n".join(parts)
 
@@ -78,16 +79,14 @@ def _points(exercise: Loaded) -> str:
 
 def _heading(chapter: str) -> str:
     """The chapter's number and the title of its page."""
-    page = Path(__file__).parents[1] / f"{chapter}.md"
-    lines = page.read_text(encoding="utf-8").split("\n")
-    title = next(line[2:] for line in lines if line.startswith("# "))
+    title = release.title_of(chapter, Path(__file__).parents[1])
     return f"Chapter {int(chapter.partition('_')[0])}: {title}"
 
 
 def _total(exercises: Sequence[Loaded]) -> str:
     graded = [e for e in exercises if e.spec.checks]
     minutes = sum(e.spec.minutes for e in graded)
-    return f"| *graded by machine* | | {minutes} | {sum(e.spec.points for e in graded):g} |"
+    return f"| *graded by machine* | | {minutes} | {sum(e.spec.points for e in graded):g} | |"
 
 
 def worked(found: Chapters) -> str:
@@ -116,7 +115,7 @@ def plan(found: Chapters, weeks: dict[int, Any], length: str) -> str:
     rows = ["| Week | In class | To hand in | Minutes |", "|--:|:--|:--|--:|"]
     for number, week in enumerate(weeks[int(length)], 1):
         given = [named[name] for name in week.get("exercises", [])]
-        titles = "; ".join(f"{{ref}}`{e.title} <worked-{e.name}>`" for e in given)
+        titles = "; ".join(f"{{ref}}`{e.title} <worked-{e.name}>` (`{e.name}`)" for e in given)
         minutes = sum(e.spec.minutes for e in given)
         rows.append(f"| {number} | {week['class']} | {titles or '–'} | {minutes or '–'} |")
     return "\n".join(rows)

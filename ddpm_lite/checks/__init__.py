@@ -7,21 +7,28 @@ is the same in kind, with other inputs.
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import sys
+import textwrap
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..grading.compare import GENERIC, PROPERTIES, Fault, diagnose, fault
-from ..grading.execute import MISSING, Outcome, perform
+from ..grading.execute import MISSING, Outcome, Ref, perform
 from ..grading.public import get
 from ..grading.values import read_outcome, read_steps
+from . import told
 
-__all__ = ["CheckFailed", "check", "names", "pack"]
+__all__ = ["CheckFailed", "case", "check", "names", "pack"]
 
 FOLDER = Path(__file__).parent / "numbers"
+WIDTH = 78  # of a printed line: notebooks and pages show so much without a scroll bar
+UNCHANGED = (
+    "this is still the program as given. What did you predict? Hints come once you change it"
+)
 
 
 class CheckFailed(AssertionError):
@@ -38,17 +45,37 @@ def check(name: str, answer: Any = None, *, numbers: str = "", strict: bool = Fa
     Raises ValueError, listing the names, for an exercise that is not known.
     """
     table = _unpack(numbers) if numbers else _shipped()
-    if name not in table:
-        raise ValueError(f"no exercise {name!r}: known are {', '.join(sorted(table))}")
-    entry = table[name]
     around = sys._getframe(1).f_globals
-    if answer is None:
-        answer = around.get(entry["answer"], MISSING)
-    lines, good = _lines(entry, answer, around)
-    text = "\n".join([name, *lines])
+    if not isinstance(name, str):
+        text, good = _turned(name, table), False
+    else:
+        entry = _entry(table, name)
+        if answer is None:
+            answer = around.get(entry["answer"], MISSING)
+        lines, good = _Report(name, entry, answer, around).lines()
+        text = "\n".join([name, *map(_wrapped, lines)])
     if strict and not good:
         raise CheckFailed(text)
     print(text)
+
+
+def case(name: str, number: int, *, numbers: str = "") -> Any:
+    """The inputs of a case that `check` speaks of, fresh, to try it by hand.
+
+    For a function the arguments, so that `f(*case("name", 2))` is the call. For a class a list of
+    what is done with it: pairs of a word ("build", "forward", …) and arguments; "load" has a state.
+
+    Raises ValueError for an exercise or a case that there is not.
+    """
+    entry = _entry(_unpack(numbers) if numbers else _shipped(), name)
+    if not 1 <= number <= len(entry["steps"]):
+        raise ValueError(f"{name} has the cases 1 to {len(entry['steps'])}, and no {number}")
+    given = told.given_code(entry["starter"], name)
+    steps = read_steps(entry["steps"][number - 1], get)
+    if len(steps) == 1:
+        asked = inspect.signature(given[entry["answer"]]).bind(*steps[0].args, **steps[0].kwargs)
+        return tuple(given[a.name] if isinstance(a, Ref) else a for a in asked.args)
+    return [(s.op, s.kwargs["state"] if s.op == "load" else s.args) for s in steps]
 
 
 def names() -> list[str]:
@@ -73,39 +100,110 @@ def _shipped() -> dict[str, Any]:
     return table
 
 
-def _lines(
-    entry: Mapping[str, Any], answer: Any, around: Mapping[str, Any]
-) -> tuple[list[str], bool]:
-    """What to say, and whether all is well."""
-    expected = [read_outcome(written, get) for written in entry["expected"]]
-    missing = [name for name in entry["given"] if name not in around]
-    if missing and answer is not MISSING:
-        return [f"  ✗ exists: {', '.join(missing)} is gone: run the exercise's cell again"], False
-    got = [perform(answer, around, read_steps(steps, get)) for steps in entry["steps"]]
-    checks = [c for c in entry["checks"] for _ in range(c["cases"])]
-    faults = [fault(g, w, c["tolerance"]) for g, w, c in zip(got, expected, checks, strict=True)]
-    hints = _hints(entry, got, expected, checks, faults)
-    lines: list[str] = []
-    for name in PROPERTIES[:-2]:
-        first = next((i for i, f in enumerate(faults) if f and f.property == name), None)
-        if first is not None:
-            return [*lines, *_bad(name, faults[first], hints[first])], False
-        lines.append(f"  ✓ {name}")
-    start = 0
-    for c in entry["checks"]:
-        own = range(start, start + c["cases"])
-        start += c["cases"]
-        first = next((i for i in own if faults[i]), None)
-        if first is None:
-            lines.append(f"  ✓ values: {c['title']}")
-        else:
-            lines += _bad(f"values: {c['title']}", faults[first], hints[first])
-    return lines, not any(faults)
+def _entry(table: Mapping[str, Any], name: str) -> dict[str, Any]:
+    if name not in table:
+        raise ValueError(f"no exercise {name!r}: known are {', '.join(sorted(table))}")
+    entry: dict[str, Any] = table[name]
+    return entry
 
 
-def _bad(what: str, found: Fault | None, hint: str) -> list[str]:
-    assert found is not None
-    return [f"  ✗ {what}: {found.detail}", f"    hint: {hint}"]
+def _turned(given: Any, table: Mapping[str, Any]) -> str:
+    """What to write instead, where the exercise's name was left out."""
+    name = getattr(given, "__name__", "")
+    names = [n for n, entry in table.items() if name in (n, entry["answer"])] or ["NAME"]
+    return f'the exercise\'s name comes first: check("{names[0]}", {name or "..."})'
+
+
+def _wrapped(line: str) -> str:
+    """A line cut to the width; what follows is set in as far as its text."""
+    inner = line.lstrip()
+    indent = " " * (len(line) - len(inner) + 2 * (inner[:1] in "✓✗"))
+    return textwrap.fill(
+        line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+class _Report:
+    """All cases performed, and what to say about them."""
+
+    def __init__(
+        self, name: str, entry: Mapping[str, Any], answer: Any, around: Mapping[str, Any]
+    ) -> None:
+        self.name, self.entry, self.answer = name, entry, answer
+        self.given = told.given_code(entry["starter"], name)
+        self.there = told.home(answer, around)
+        self.steps = [read_steps(steps, get) for steps in entry["steps"]]
+        self.errors: list[list[BaseException]] = [[] for _ in self.steps]
+        self.checks = [c for c in entry["checks"] for _ in range(c["cases"])]
+        expected = [read_outcome(written, get) for written in entry["expected"]]
+        got = [
+            perform(answer, self.given, steps, errors.append)
+            for steps, errors in zip(self.steps, self.errors, strict=True)
+        ]
+        rows = zip(got, expected, self.checks, strict=True)
+        self.faults = [fault(g, w, c["tolerance"]) for g, w, c in rows]
+        untouched = told.as_given(answer, entry["answer"], self.given, self.there)
+        self.hints = _hints(entry, got, expected, self.checks, self.faults)
+        if untouched and any(f and f.hint != "unwritten" for f in self.faults):
+            self.hints = dict.fromkeys(self.hints, "")
+        self.last = ""  # hint that was given
+        self.notes = self._notes(around) + ([f"  {UNCHANGED}"] if "" in self.hints.values() else [])
+
+    def lines(self) -> tuple[list[str], bool]:
+        """What to print, and whether all is well."""
+        lines: list[str] = []
+        whole = [True] * len(self.faults)  # cases with no fault so far
+        for name in PROPERTIES[:-2]:
+            bad = [i for i, f in enumerate(self.faults) if f and f.property == name]
+            lines += self._bad(name, bad) if bad else [f"  ✓ {name}"]
+            whole = [w and i not in bad for i, w in enumerate(whole)]
+            if not any(whole):  # the further properties have nothing left to be seen in
+                return [*lines, *self.notes], False
+        start = 0
+        for c in self.entry["checks"]:
+            what = f"values: {c['title']}"
+            own = range(start, start + c["cases"])
+            start += c["cases"]
+            bad = [i for i in own if self.faults[i] and whole[i]]
+            before = [f.property for i in own if (f := self.faults[i]) and not whole[i]]
+            if bad:
+                lines += self._bad(what, bad)
+            else:
+                lines.append(f"  ✗ {what}: see {before[0]}" if before else f"  ✓ {what}")
+        return [*lines, *self.notes], not any(self.faults)
+
+    def _bad(self, what: str, bad: Sequence[int]) -> list[str]:
+        """A property that fails, by the first of the cases in which it does."""
+        found = self.faults[bad[0]]
+        assert found is not None
+        detail, where = found.detail, []
+        if self.errors[bad[0]] and found.hint != "unwritten":
+            detail, *where = told.raised(self.errors[bad[0]][0], self.there, self.given)
+        lines = [f"  ✗ {what}: {detail}", *(f"      {line}" for line in where)]
+        if found.hint not in ("unwritten", "exists"):
+            said = told.inputs(self.steps[bad[0]], self.answer)
+            lines.append(f"    case {bad[0] + 1}: {said}")
+        hint = self.hints[bad[0]]
+        if hint == GENERIC["runs"]:
+            hint = f'to try it alone: case("{self.name}", {bad[0] + 1}) gives these inputs'
+        if hint and hint not in (GENERIC["type"], self.last):  # not what has just been said
+            lines.append(f"    hint: {hint}")
+        self.last = hint
+        return lines
+
+    def _notes(self, around: Mapping[str, Any]) -> list[str]:
+        found = []
+        if any(self.faults) and self.answer is not MISSING:
+            other = told.altered(self.entry["given"], self.given, self.there)
+            if other:
+                text = f"not what was given here, or not any more: {', '.join(other)}"
+                found.append(f"  note: {text}. Run the exercise's own cell again")
+        for name in told.unseen(self.entry["answer"], around):
+            found.append(
+                f"  note: {name} is changed by code that the grader does not run (it runs imports, "
+                "functions, classes and constants): your answer will miss that"
+            )
+        return found
 
 
 def _hints(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
+from typing import Any
 
 from .common import Answer
 
 HELP = "make the exercise notebooks, or check that exercises are fit to be given out"
-EXAMPLE = "ddpm-lite release --out released/ --variant autumn"
+EXAMPLE = "ddpm-lite release --out released-autumn/ --variant autumn"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,13 +56,51 @@ def run(args: argparse.Namespace) -> Answer:
         written = release.write_all(chapters, out, top / "course.toml", False, package)
     else:
         written = release.write_all(chapters, args.out, top / "course.toml")
-    names = [str(path) for path in written]
-    return Answer({"written": names}, "\n".join(names))
+    lines = [str(path) for path in written]
+    said = {"written": list(lines)}
+    if args.variant:
+        said["renamed"] = _renamed(chapters, args)
+        lines += said["renamed"] or ["no exercise of these has a variant"]
+    if (args.out or out) == args.out and not release.course_of(top / "course.toml")[0]:
+        lines.append(
+            f"before you zip {args.out / 'gradescope'}/CHAPTER for Gradescope, put a wheel there: "
+            "course.toml names no address (pip wheel --no-deps -w FOLDER PATH_OF_YOUR_CLONE)"
+        )
+    return Answer(said, "\n".join(lines))
+
+
+def _renamed(chapters: dict[str, list[Any]], args: argparse.Namespace) -> list[str]:
+    """What a variant asks for under another name."""
+    from ..grading import source
+
+    plain = {c: source.read_all(args.exercises, c) for c in chapters}
+    before = {(c, e.name): e.answer for c, group in plain.items() for e in group}
+    return [
+        f"{chapter}/{e.name}: {before[chapter, e.name]} is called {e.answer}"
+        for chapter, group in chapters.items()
+        for e in group
+        if e.answer != before[chapter, e.name]
+    ]
 
 
 def _checked(found: dict[str, list[str]]) -> Answer:
     lines = [
-        f"{name}: " + ("; ".join(wrong) if wrong else "fit to be given out")
+        f"{name}: " + ("; ".join(_once(name, wrong)) or "fit to be given out")
         for name, wrong in found.items()
     ]
     return Answer({"problems": found}, "\n".join(lines), 1 if any(found.values()) else 0)
+
+
+def _once(name: str, wrong: list[str]) -> list[str]:
+    """Problems without the exercise's name; one that several keys show is told once."""
+    keys: dict[str, list[str]] = {}
+    for line in wrong:
+        parts = re.match(r"key (\d+): ", line)
+        what = line[parts.end() :] if parts else line.removeprefix(f"{name}: ")
+        keys.setdefault(what, []).append(parts[1] if parts else "")
+    return [
+        (f"key {first}: " if first else "")
+        + what
+        + (f" (keys {', '.join(also)} too)" if also else "")
+        for what, (first, *also) in keys.items()
+    ]

@@ -61,21 +61,23 @@ def elbo_by_level(
 
     alpha, sigma = rows[0]  # of level n
     prior = bits(0.5 * (alpha * x0 / sigma) ** 2)  # KL of q(x_T | x0) from N(0, sigma_T²)
-    steps, decoders = [], []
+    # tables made beforehand: small tensors kept between large passing ones would hold their memory
+    diffusion = torch.zeros(len(x), n - first, dtype=torch.float64)
+    reconstruction = torch.zeros(len(x), n - first + 1 if every_stop else 1, dtype=torch.float64)
     for k in range(first, n + 1):
         alpha, sigma = rows[n - k]
         generator.manual_seed(seed * 100_003 + k)  # so that a subset's figures are a subset
         noise = torch.randn(x0.shape, generator=generator, dtype=dtype).to(x0.device)
         noisy = diffuse(x0, alpha, sigma, noise)
         if every_stop or k == first:
-            decoders.append(bits(_decoder_nats(noisy, alpha, sigma, x, levels)))
+            nats = _decoder_nats(noisy, alpha, sigma, x, levels)
+            reconstruction[:, k - first] = bits(nats)
         if k > first:
             below = rows[n - k + 1]
             snr, snr_below = (alpha / sigma) ** 2, (below[0] / below[1]) ** 2
             wrong = (denoiser(noisy, alpha, sigma).x0 - x0).square()
-            steps.append(bits(0.5 * (snr_below - snr) * wrong))
-    diffusion = torch.stack(steps, 1) if steps else prior.new_zeros(len(x), 0)
-    return Elbo(prior, diffusion, torch.stack(decoders, 1))
+            diffusion[:, k - first - 1] = bits(0.5 * (snr_below - snr) * wrong)
+    return Elbo(prior, diffusion, reconstruction)
 
 
 def elbo(

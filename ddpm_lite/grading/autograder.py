@@ -17,10 +17,15 @@ SETUP = """\
 set -eu
 apt-get update && apt-get install -y python3 python3-venv python3-pip git bubblewrap
 python3 -m venv /opt/course
-/opt/course/bin/pip install {package}
+# for example PIP_FLAGS="--extra-index-url URL" for a build of PyTorch without CUDA: it is smaller
+PIP_FLAGS="${{PIP_FLAGS:-}}"
+{found}/opt/course/bin/pip install $PIP_FLAGS {package}
 chmod -R go-rwx /autograder/source
 """
 WHEEL = "/autograder/source/*.whl"
+FOUND = """\
+ls /autograder/source/*.whl || { echo "put the package's wheel beside setup.sh"; exit 1; }
+"""
 RUN = """\
 #!/usr/bin/env bash
 # Gradescope runs this for each submission. A machine that cannot grade writes no score.
@@ -28,36 +33,36 @@ set -eu
 out=$(mktemp -d)
 in=$(mktemp -d)
 cp -r /autograder/submission "$in"  # a folder: its notebook may be called anything
+secret=/autograder/source/secret  # with a file of this name every grade can be made again
+test ! -f "$secret" || cp "$secret" "$out"/secret
+# where nobody could be graded because of the notebook, there is a result, which says so
 /opt/course/bin/ddpm-lite grade "$in" --chapter {chapter} \\
-  --exercises /autograder/source/exercises --out "$out"{options}
-test "$(ls "$out"/gradescope | wc -l)" = 1 || {{ echo "hand in one notebook"; exit 1; }}
+  --exercises /autograder/source/exercises --out "$out" || test -d "$out"/gradescope
 mkdir -p /autograder/results
 cp "$out"/gradescope/*.json /autograder/results/results.json
 """
 
 
-def write_autograder(
-    exercises: Sequence[Loaded], folder: Path, package: str, secret: str = ""
-) -> list[Path]:
+def write_autograder(exercises: Sequence[Loaded], folder: Path, package: str) -> list[Path]:
     """Write setup.sh, run_autograder and the exercises (as released, variant included).
 
     package: what pip installs, such as git+URL@TAG; where it is "", a wheel that you put into the
-    folder. The secret behind the random inputs is made anew for each run unless one is given.
+    folder. The secret behind the random inputs is made anew for each run, unless a file `secret`
+    lies there too. Exercises of an earlier release are removed; what you put there is not.
     """
     chapter = exercises[0].chapter
-    options = " --secret /autograder/source/secret" if secret else ""
-    setup = SETUP.format(package=shlex.quote(package) if package else WHEEL)
+    what = {"package": shlex.quote(package), "found": ""}
+    setup = SETUP.format(**(what if package else {"package": WHEEL, "found": FOUND}))
     written = [
         files.write(folder / "setup.sh", setup.encode()),
-        files.write(
-            folder / "run_autograder", RUN.format(chapter=chapter, options=options).encode()
-        ),
+        files.write(folder / "run_autograder", RUN.format(chapter=chapter).encode()),
     ]
-    if secret:
-        written.append(files.write(folder / "secret", secret.encode()))
     for script in written[:2]:
         script.chmod(0o755)
     for e in exercises:
         path = folder / "exercises" / chapter / f"{e.name}.py"
         written.append(files.write(path, e.file.encode()))
+    for path in (folder / "exercises").glob("*/*.py"):
+        if path not in written:
+            path.unlink()
     return written

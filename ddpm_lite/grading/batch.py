@@ -15,7 +15,7 @@ from .. import files
 from .notebook import Found, Submission, open_submission
 from .plan import FORMAT, BatchStopped, Job, Plan, grade_some
 
-__all__ = ["grade_all", "read_result", "secret_of"]
+__all__ = ["grade_all", "opened", "read_result", "secret_of"]
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
@@ -27,10 +27,10 @@ def read_result(path: Path) -> dict[str, Any] | None:
     return result if isinstance(result, dict) and result.get("format") == FORMAT else None
 
 
-def secret_of(out: Path, given: Path | None) -> bytes:
-    """The secret behind the random inputs: a file's content, or one made once for a folder."""
+def secret_of(out: Path, given: Path | None, made: bool = True) -> bytes:
+    """The secret behind the random inputs: a file's content, or one `made` once for a folder."""
     path = given or out / "secret"
-    if not path.exists() and given is None:
+    if not path.exists() and given is None and made:
         files.write(path, secrets.token_hex(32).encode())
         path.chmod(0o600)
     return path.read_bytes().strip()
@@ -52,12 +52,12 @@ def grade_all(
         part.unlink(missing_ok=True)
     jobs, kept = [], {}
     for item in found:
-        opened = open_submission(item.path) if item.path else Submission("", why=item.why)
+        handed = opened(item)
         before = read_result(_path(out, item.student))
-        if before and _stands(before, plan, opened):
+        if before and _stands(before, plan, handed):
             kept[item.student] = before
         else:
-            jobs.append(Job(item.student, opened))
+            jobs.append(Job(item.student, handed))
     if jobs:
         told(len(kept), len(found))
         for student, result in on_cluster(plan, jobs, dask) if dask else here(plan, jobs, workers):
@@ -68,16 +68,27 @@ def grade_all(
     return [kept[item.student] for item in found]
 
 
+def opened(item: Found) -> Submission:
+    """What a student handed in, read."""
+    read = open_submission(item.path) if item.path else Submission("", why=item.why)
+    return read._replace(file=item.file, others=item.others)
+
+
 def _path(out: Path, student: str) -> Path:
     return out / "students" / f"{student}.json"
 
 
-def _stands(before: dict[str, Any], plan: Plan, opened: Submission) -> bool:
-    now = (opened.hash, opened.why, plan.specification, plan.level, True)
-    return now == tuple(
-        before.get(key)
-        for key in ("submission", "unreadable", "specification", "isolation", "final")
-    )
+def _stands(before: dict[str, Any], plan: Plan, handed: Submission) -> bool:
+    now = {
+        "submission": handed.hash,
+        "unreadable": handed.why,
+        "file": handed.file,
+        "others": list(handed.others),
+        "specification": plan.specification,
+        "isolation": plan.level,
+        "final": True,
+    }
+    return all(before.get(key) == value for key, value in now.items())
 
 
 def here(plan: Plan, jobs: Sequence[Job], workers: int) -> Iterator[tuple[str, dict[str, Any]]]:

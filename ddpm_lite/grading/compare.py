@@ -31,6 +31,14 @@ GENERIC = {
 }
 
 
+# what cannot be carried to a comparison, and what to do
+ODD = {
+    "odd dtype": "complex numbers, or no numbers at all: return real ones",
+    "too large": "far more comes back than the text asks for",
+}
+ADVICE = {"None": "is there a return?"}
+
+
 class Fault(NamedTuple):
     """The first property in which an outcome is not as it should be."""
 
@@ -59,8 +67,8 @@ def _stopped(why: str) -> Fault:
         return Fault("exists", "exception", "exists", "not defined")
     if why == "NotImplementedError":
         return Fault("runs", "exception", "unwritten", "not written yet")
-    if why in ("odd dtype", "too large"):
-        return Fault("type", "ungradable", "type", f"{why}: return real numbers, and few")
+    if why in ODD:
+        return Fault("type", "ungradable", "type", ODD[why])
     return Fault("runs", "exception", "runs", f"it raised {why}")
 
 
@@ -72,8 +80,7 @@ def _differs(got: Result, want: Result, tolerance: float) -> Fault | None:
         and (got.form == want.form or got.items[0].ndim == want.items[0].ndim == 0)
     )
     if not alike and got.form != want.form:
-        said = got.form.removeprefix("other: ")
-        return Fault("type", "wrong", "type", f"expected a {want.form}, got a {said}")
+        return Fault("type", "wrong", "type", _types(got, want))
     for i, (a, b) in enumerate(zip(got.items, want.items, strict=True)):
         where = f" of item {i}" if len(want.items) > 1 else ""
         if a.shape != b.shape:
@@ -86,6 +93,31 @@ def _differs(got: Result, want: Result, tolerance: float) -> Fault | None:
             finite = bool(a.isfinite().all())
             return Fault("values", "wrong", "values" if finite else "nan", _where(a, b, near))
     return None
+
+
+def _types(got: Result, want: Result) -> str:
+    """Expected against got, and what to do about it where that can be told."""
+    shape = list(want.items[0].shape)
+    asked = f"one tensor {shape}" if want.form == "tensor" else f"a {want.form}"
+    name, _, entry = got.form.removeprefix("other: ").partition(" at ")
+    if entry:
+        what = f"a tuple whose entry {entry} is {_a(name)}"
+        todo = "spread it: return first, *rest" if name in ("list", "tuple") else ""
+    elif got.form == "array":
+        what, todo = "a NumPy array", "torch.from_numpy makes it a tensor"
+    else:
+        what, todo = _a(name), ADVICE.get(name, "")
+    if got.form.startswith("tuple") and want.form == "tensor":
+        alike = all(list(item.shape) == shape[1:] for item in got.items)
+        todo = "torch.stack them" if alike and shape[:1] == [len(got.items)] else ""
+    if got.form == "tensor" and want.form.startswith("tuple"):
+        todo = "return all of them, with commas between"
+    return f"expected {asked}, got {what}" + (f": {todo}" if todo else "")
+
+
+def _a(name: str) -> str:
+    """A type's name with its article; "None" is what nothing gives."""
+    return name if name == "None" else f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
 def _kind(x: Tensor) -> str:

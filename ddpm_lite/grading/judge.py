@@ -6,11 +6,12 @@ import hashlib
 import hmac
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from .execute import Outcome, Step
+from .notebook import MAX_CELLS
 from .sandbox import Sandbox
 from .scoring import Expected, Mark, Score, score
 from .source import Loaded
@@ -28,6 +29,7 @@ class Graded(NamedTuple):
 
     score: Score
     broken: list[int]  # code cells that do not parse
+    left_out: list[int]  # code cells that change what the answer uses, and are not run
 
 
 def key_of(secret: bytes, submission: str, exercise: str) -> int:
@@ -48,7 +50,7 @@ def grade(
     expected = Expected(exercise, key)
     worker = _Asked(box, exercise, cells, seconds or exercise.spec.seconds, stops)
     got = worker.outcomes(expected.flat, [len(group) for _, group in expected.cases])
-    return Graded(score(expected, got), worker.broken)
+    return Graded(score(expected, got), worker.broken, worker.left_out)
 
 
 def ungradable(exercise: Loaded) -> Graded:
@@ -57,7 +59,7 @@ def ungradable(exercise: Loaded) -> Graded:
         Mark(check.title, 0.0, check.points, "ungradable", "exists", "unreadable")
         for check in exercise.spec.checks
     )
-    return Graded(Score(exercise.name, 0.0, exercise.spec.points, "ungradable", marks), [])
+    return Graded(Score(exercise.name, 0.0, exercise.spec.points, "ungradable", marks), [], [])
 
 
 class _Asked:
@@ -69,6 +71,7 @@ class _Asked:
         self.box, self.seconds, self.stops = box, seconds, stops
         self.load = {"cells": list(cells), "answer": exercise.answer, "given": exercise.starter}
         self.broken: list[int] = []
+        self.left_out: list[int] = []
 
     def outcomes(self, flat: Sequence[Sequence[Step]], groups: Sequence[int]) -> list[Outcome]:
         """One outcome per case. After a stop the rest of its check is given up."""
@@ -95,7 +98,7 @@ class _Asked:
                 limit = time.monotonic() + LOADING * self.seconds
                 send(out, self.load, deadline=limit)
                 reply, _ = receive(into, limit)
-                self.broken = [n for n in reply.get("broken", ()) if type(n) is int and n > 0][:16]
+                self.broken, self.left_out = _cells(reply, "broken"), _cells(reply, "left_out")
                 last = time.monotonic() + TOTAL * self.seconds
                 for steps in flat:
                     limit = min(last, time.monotonic() + self.seconds)
@@ -107,6 +110,11 @@ class _Asked:
             except (Malformed, TypeError, ValueError, AttributeError, LookupError):
                 return found, "reply"
         return found, ""
+
+
+def _cells(reply: dict[str, Any], what: str) -> list[int]:
+    """Numbers of cells, whatever the other end may have written."""
+    return [n for n in reply.get(what, ()) if type(n) is int and 0 < n <= MAX_CELLS][:16]
 
 
 def _case(out: int, into: int, steps: Sequence[Step], limit: float) -> Outcome:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from .. import files
-from .reports import feedback
+from .words import feedback, heading, note, notices, remarks
 
 __all__ = ["class_page", "student_page", "write_pages"]
 
@@ -26,20 +27,15 @@ td.n, th.n { text-align: right; white-space: nowrap; }
 Result = Mapping[str, Any]
 
 
-def student_page(result: Result) -> str:
-    """The feedback page of one student."""
+def student_page(result: Result, when: str = "") -> str:
+    """The feedback page of one student. `when`: the day of grading."""
     parts = [f"<p>{_points(result['points'], result['of'])}</p>"]
-    if result["unreadable"]:
-        parts.append(
-            f"<p class=fail>The notebook could not be graded: {_text(result['unreadable'])}.</p>"
-        )
+    parts += [f"<p class=fail>{_text(said)}</p>" for said in notices(result)]
     if not result["final"]:
         parts.append("<p>The grader failed here; this is not your fault and no score.</p>")
     for row in result["exercises"]:
         parts.append(f"<h2>{_text(row['title'])}: {_points(row['points'], row['of'])}</h2>")
-        if row["broken"]:
-            cells = ", ".join(str(int(n)) for n in row["broken"])
-            parts.append(f"<p class=fail>Syntax error in code cell {cells}, counted from 1.</p>")
+        parts += [f"<p class=fail>{_text(said)}</p>" for said in remarks(row)]
         rows = [
             f"<tr><td>{_mark(check)}</td><td>{_text(check['title'])}</td>"
             f"<td>{_text(feedback(check))}</td>"
@@ -48,10 +44,13 @@ def student_page(result: Result) -> str:
         ]
         head = "<tr><th></th><th>What is checked</th><th>Result</th><th class=n>Points</th></tr>"
         parts.append(f"<table>{head}{''.join(rows)}</table>")
-    return _page(f"{result['student']}, {result['chapter']}", parts, result["isolation"])
+    file = f"{result['file']}, " if result["file"] else ""
+    day = f"on {when} " if when else ""
+    foot = f"Graded: {file}{day}in a sandbox of level {result['isolation']}."
+    return _page(f"{heading(result['chapter'])}, {result['student']}", parts, foot)
 
 
-def class_page(results: Sequence[Result], found: Mapping[str, Any], refused: Sequence[str]) -> str:
+def class_page(results: Sequence[Result], found: Mapping[str, Any]) -> str:
     """The lecturer's page: scores, what went wrong most, and who needs a look."""
     mean = "–" if found["mean"] is None else f"{found['mean']:.0%}"
     parts = [f"<p>{found['graded']} of {found['students']} graded, mean score {mean}.</p>"]
@@ -70,31 +69,50 @@ def class_page(results: Sequence[Result], found: Mapping[str, Any], refused: Seq
     ]
     head = "<tr><th>Exercise</th><th class=n>Full marks</th><th class=n>Mean</th></tr>"
     parts.append(f"<h2>Exercises</h2><table>{head}{''.join(rows)}</table>")
-    rows = [
-        f"<tr><td class=n>{m['students']}</td><td>{_text(m['exercise'])}</td>"
-        f"<td>{_text(m['say'])}</td></tr>"
-        for m in found["misconceptions"]
+    parts.append(_hints("Misconceptions, most frequent first", found["misconceptions"]))
+    parts.append(_hints("Not attempted, or nothing that runs", found["not_run"]))
+    errors = [r["student"] for r in results if not r["final"]]
+    notes = [f"{r['student']}: {note(r)}" for r in results if r["final"] and note(r)]
+    parts += [
+        _list("Grader errors: grade these again", errors),
+        _list("Not graded: nobody's notebook as it stands", [": ".join(x) for x in found["left"]]),
+        _list("Worth a look", notes),
+    ]
+    title = "Class summary" + (f", {heading(results[0]['chapter'])}" if results else "")
+    level = results[0]["isolation"] if results else "–"
+    return _page(title, parts, f"Graded in sandboxes of level {level}.")
+
+
+def _hints(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table of hints; those that one student alone was given are folded."""
+    if not rows:
+        return ""
+    often = [row for row in rows if row["students"] > 1]
+    once = rows[len(often) :]
+    table = _hint_table(often or once)
+    if often and once:
+        table += f"<details><summary>Once each: {len(once)}</summary>{_hint_table(once)}</details>"
+    return f"<h2>{title}</h2>{table}"
+
+
+def _hint_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        f"<tr><td class=n>{row['students']}</td><td>{_text(row['exercise'])}</td>"
+        f"<td>{_text(row['say'])}</td></tr>"
+        for row in rows
     ]
     head = "<tr><th class=n>Students</th><th>Exercise</th><th>Hint they were given</th></tr>"
-    parts.append(
-        f"<h2>Misconceptions, most frequent first</h2><table>{head}{''.join(rows)}</table>"
-    )
-    parts += [
-        _list("Grader errors: grade these again", [r["student"] for r in results if not r["final"]])
-    ]
-    odd = [f"{r['student']}: {r['unreadable']}" for r in results if r["unreadable"]]
-    parts += [_list("Not readable", odd), _list("Names that were refused", refused)]
-    level = results[0]["isolation"] if results else "–"
-    return _page("Class summary" + (f", {results[0]['chapter']}" if results else ""), parts, level)
+    return f"<table>{head}{''.join(lines)}</table>"
 
 
-def write_pages(
-    results: Sequence[Result], found: Mapping[str, Any], refused: Sequence[str], out: Path
-) -> None:
-    """Write class.html, and feedback/STUDENT.html for everybody."""
+def write_pages(results: Sequence[Result], found: Mapping[str, Any], out: Path) -> None:
+    """Write class.html, and feedback/STUDENT.html for everybody, with the day of the result."""
     for result in results:
-        files.write(out / "feedback" / f"{result['student']}.html", student_page(result).encode())
-    files.write(out / "class.html", class_page(results, found, refused).encode())
+        record = out / "students" / f"{result['student']}.json"
+        when = date.fromtimestamp(record.stat().st_mtime).isoformat() if record.exists() else ""
+        page = student_page(result, when)
+        files.write(out / "feedback" / f"{result['student']}.html", page.encode())
+    files.write(out / "class.html", class_page(results, found).encode())
 
 
 def _text(text: Any) -> str:
@@ -116,9 +134,9 @@ def _list(title: str, items: Sequence[str]) -> str:
     return f"<h2>{title}</h2><ul>{rows}</ul>" if items else ""
 
 
-def _page(title: str, parts: Sequence[str], level: str) -> str:
+def _page(title: str, parts: Sequence[str], foot: str) -> str:
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{_text(title)}</title>"
         f"<meta name=viewport content='width=device-width'><style>{STYLE}</style>"
-        f"<h1>{_text(title)}</h1>{''.join(parts)}<p>Isolation level {_text(level)}.</p></html>\n"
+        f"<h1>{_text(title)}</h1>{''.join(parts)}<p>{_text(foot)}</p></html>\n"
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .identity import Origin, foreign, identity
 from .judge import STOPS, Graded, grade, key_of, ungradable
 from .notebook import Submission
 from .sandbox import Sandbox, SandboxError
@@ -16,7 +18,7 @@ from .source import Loaded, parse
 
 __all__ = ["FORMAT", "BatchStopped", "Job", "Plan", "grade_some", "plan_of", "self_test"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 class BatchStopped(RuntimeError):
@@ -32,6 +34,7 @@ class Plan(NamedTuple):
     level: str
     seconds: float | None = None  # a case's limit, where it is not the exercise's own
     closed: tuple[str, ...] = ()
+    origin: Origin | None = None  # what a notebook made from these exercises says of itself
 
     @property
     def specification(self) -> str:
@@ -56,7 +59,7 @@ def plan_of(exercises: Sequence[Loaded], **rest: Any) -> Plan:
     """A plan for a chapter's exercises."""
     chapter = exercises[0].chapter
     table = tuple((f"{e.chapter}/{e.name}.py", e.file) for e in exercises)
-    return Plan(chapter, table, **rest)
+    return Plan(chapter, table, origin=identity(exercises), **rest)
 
 
 def self_test(plan: Plan, box: Sandbox, exercises: Sequence[Loaded]) -> None:
@@ -97,22 +100,30 @@ def grade_some(
 
 
 def _result(plan: Plan, exercises: Sequence[Loaded], box: Sandbox, job: Job) -> dict[str, Any]:
+    handed = job.submission
     rows: list[dict[str, Any]] = []
-    for exercise in exercises:  # who has timed out once is waited for less
+    elsewhere = foreign(handed.origin, plan.origin) if plan.origin else ""
+    for exercise in exercises if not elsewhere else ():  # who has timed out once is waited for less
         stops = 1 if any(row["verdict"] == "timeout" for row in rows) else STOPS
-        rows.append(_one(plan, exercise, box, job.submission, stops))
+        rows.append(_one(plan, exercise, box, handed, stops))
     final = all(row["verdict"] != "grader_error" for row in rows)
     return {
         "format": FORMAT,
         "student": job.student,
         "chapter": plan.chapter,
-        "submission": job.submission.hash,
+        "submission": handed.hash,
+        "file": handed.file,
+        "others": list(handed.others),
         "specification": plan.specification,
         "isolation": plan.level,
         "final": final,
-        "unreadable": job.submission.why,
-        "points": sum(row["points"] for row in rows) if final else None,
-        "of": sum(row["of"] for row in rows),
+        "unreadable": handed.why,
+        "foreign": elsewhere,  # then nobody can say what it is worth: no points, and not 0 either
+        "outdated": bool(
+            handed.origin and plan.origin and handed.origin.texts != plan.origin.texts
+        ),
+        "points": sum(row["points"] for row in rows) if final and not elsewhere else None,
+        "of": sum(exercise.spec.points for exercise in exercises),
         "exercises": rows,
     }
 
@@ -131,7 +142,15 @@ def _one(
     except Exception:  # ours, whatever it was: it must never become somebody's 0
         of = exercise.spec.points
         about: dict[str, Any] = {"name": exercise.name, "title": exercise.title, "of": of}
-        return {**about, "points": None, "verdict": "grader_error", "broken": [], "checks": []}
+        return {
+            **about,
+            "points": None,
+            "verdict": "grader_error",
+            "broken": [],
+            "left_out": [],
+            "unchanged": False,
+            "checks": [],
+        }
     score = graded.score
     return {
         "name": score.name,
@@ -140,11 +159,26 @@ def _one(
         "of": score.of,
         "verdict": score.verdict,
         "broken": graded.broken,
+        "left_out": graded.left_out,
+        "unchanged": score.points < score.of and unchanged(exercise, submission.cells),
         "checks": [
             {**mark._asdict(), "say": explain(exercise, mark.hint) if mark.hint else ""}
             for mark in score.marks
         ],
     }
+
+
+def unchanged(exercise: Loaded, cells: Sequence[str]) -> bool:
+    """Whether the answer is what the student was given. Looks at text: nothing of it is parsed."""
+    given = _plain(exercise.starter)
+    name = re.escape(exercise.answer)
+    defined = re.compile(rf"^(?:def|class) {name}\b|^{name} *=", re.MULTILINE)
+    own = [cell for cell in map(_plain, cells) if cell != given]
+    return len(own) < len(cells) and not any(map(defined.search, own))
+
+
+def _plain(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
 def _twice(work: Callable[[], Graded]) -> Graded:

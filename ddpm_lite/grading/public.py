@@ -6,6 +6,7 @@ without holding any solution. This makes and reads them.
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -14,13 +15,13 @@ import torch
 from torch import Tensor
 
 from .compare import GENERIC, same
-from .execute import Ref
 from .source import Loaded
 from .values import write_outcome, write_steps
 
 __all__ = ["PUBLIC_KEY", "dumps", "get", "public_numbers", "put"]
 
 PUBLIC_KEY = 0
+DEFINED = (ast.FunctionDef, ast.ClassDef)
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
@@ -45,7 +46,8 @@ def public_numbers(exercise: Loaded) -> dict[str, Any]:
         names.append(mutant.hint)
     return {
         "answer": exercise.answer,
-        "given": _refs(flat),
+        "starter": exercise.starter,
+        "given": _helpers(exercise),
         "checks": [
             {"title": c.title, "tolerance": c.tolerance, "hint": c.hint, "cases": len(group)}
             for c, group in cases
@@ -57,14 +59,13 @@ def public_numbers(exercise: Loaded) -> dict[str, Any]:
     }
 
 
-def _refs(value: Any) -> list[str]:
-    if isinstance(value, Ref):
-        return [value.name]
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, tuple | list):
-        return sorted({name for item in value for name in _refs(item)})
-    return []
+def _helpers(exercise: Loaded) -> list[str]:
+    """The given functions and classes: what starter and solution define in the same words."""
+    starter, solved = (
+        {node.name: ast.dump(node) for node in ast.parse(text).body if isinstance(node, DEFINED)}
+        for text in (exercise.starter, exercise.solved)
+    )
+    return sorted(name for name, text in starter.items() if solved.get(name) == text)
 
 
 def put(tensor: Tensor) -> list[Any]:

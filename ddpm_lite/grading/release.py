@@ -10,13 +10,25 @@ from typing import Any
 
 from .. import checks, files
 from .autograder import write_autograder
+from .identity import KEY, identity, written
+from .notebook import open_submission
 from .public import dumps, public_numbers
 from .source import HIDDEN, HIDDEN_END, Loaded
 
-__all__ = ["instructor", "numbers", "prose", "setup_source", "solutions", "student", "write_all"]
+__all__ = [
+    "course_of",
+    "instructor",
+    "numbers",
+    "prose",
+    "setup_source",
+    "solutions",
+    "student",
+    "title_of",
+    "write_all",
+]
 
 STARS = {1: "a warm-up", 2: "medium", 3: "hard", 4: "long"}
-CHECK = "from ddpm_lite.checks import check"
+CHECK = "from ddpm_lite.checks import case, check"
 DEVICE = """\
 
 import torch
@@ -46,31 +58,31 @@ def setup_source(repository: str, tag: str) -> str:
     )
 
 
-def student(exercises: Sequence[Loaded], setup: str, packed: str = "") -> Cell:
+def student(exercises: Sequence[Loaded], setup: str, packed: str = "", title: str = "") -> Cell:
     """The students' notebook of a chapter. `packed`: numbers that the package does not have."""
-    cells = _head(exercises, setup, packed)
+    cells = _head(exercises, setup, packed, title)
     for e in exercises:
         cells.append(_markdown(prose(e), f"{e.name}-text"))
         cells.append(_code(e.starter, f"{e.name}-code"))
         if e.spec.checks:
             cells.append(_checking(e, packed))
-    return _notebook(cells)
+    return _notebook(cells, exercises)
 
 
-def solutions(exercises: Sequence[Loaded], setup: str, packed: str = "") -> Cell:
+def solutions(exercises: Sequence[Loaded], setup: str, packed: str = "", title: str = "") -> Cell:
     """The same notebook, solved."""
-    cells = _head(exercises, setup, packed, " (solutions)")
+    cells = _head(exercises, setup, packed, title, " (solutions)")
     for e in exercises:
         cells.append(_markdown(prose(e), f"{e.name}-text"))
         cells.append(_code(e.solved, f"{e.name}-code"))
         if e.spec.checks:
             cells.append(_checking(e, packed))
-    return _notebook(cells)
+    return _notebook(cells, exercises)
 
 
-def instructor(exercises: Sequence[Loaded], setup: str, packed: str = "") -> Cell:
+def instructor(exercises: Sequence[Loaded], setup: str, packed: str = "", title: str = "") -> Cell:
     """The source in nbgrader's conventions: marked solutions, hidden tests, points."""
-    cells = _head(exercises, setup, packed, " (instructor's copy)")
+    cells = _head(exercises, setup, packed, title, " (instructor's copy)")
     for e in exercises:
         cells.append(_markdown(prose(e), f"{e.name}-text"))
         solution = _code(e.solution.replace("### STARTER", "# starter instead:"), f"{e.name}-code")
@@ -82,7 +94,7 @@ def instructor(exercises: Sequence[Loaded], setup: str, packed: str = "") -> Cel
             tests = _code(source, f"{e.name}-check")
             tests["metadata"]["nbgrader"] = _nbgrader(f"{e.name}-tests", points=e.spec.points)
             cells.append(tests)
-    return _notebook(cells)
+    return _notebook(cells, exercises)
 
 
 def numbers(exercises: Sequence[Loaded]) -> dict[str, Any]:
@@ -100,9 +112,11 @@ def write_all(
     """Write every chapter's notebook; for teachers also in out/solutions and out/instructor.
 
     course: course.toml, if there is one. package: folder for the numbers, where the exercises are
-    the course's own; otherwise the notebooks carry them.
+    the course's own; otherwise the notebooks carry them. ValueError where `out` holds another set.
     """
-    repository, tag = _course(course)
+    if teachers:
+        _refuse_others(chapters, out)
+    repository, tag = course_of(course)
     setup = setup_source(repository, tag)
     source = f"git+{repository}@{tag}" if repository else ""
     written: list[Path] = []
@@ -113,9 +127,8 @@ def write_all(
         if teachers:
             kinds |= {"solutions": solutions, "instructor": instructor}
         for folder, make in kinds.items():
-            text = json.dumps(
-                make(exercises, setup, packed), indent=1, sort_keys=True, ensure_ascii=False
-            )
+            made = make(exercises, setup, packed, title_of(chapter, course.parent / "book"))
+            text = json.dumps(made, indent=1, sort_keys=True, ensure_ascii=False)
             written.append(files.write(out / folder / f"{chapter}.ipynb", f"{text}\n".encode()))
         if teachers:
             written += write_autograder(exercises, out / "gradescope" / chapter, source)
@@ -125,26 +138,64 @@ def write_all(
     return written
 
 
-def _course(course: Path) -> tuple[str, str]:
+def _refuse_others(chapters: dict[str, list[Loaded]], out: Path) -> None:
+    """ValueError where the folder holds another set's notebook: one of them would be mixed up."""
+    for chapter, exercises in chapters.items():
+        there, mine = open_submission(out / f"{chapter}.ipynb").origin, identity(exercises)
+        if there and there.answers != mine.answers:
+            raise ValueError(
+                f"{out / chapter}.ipynb asks for {', '.join(there.answers)}, and not for "
+                f"{', '.join(mine.answers)}: another set or variant; give each an --out of its own"
+            )
+
+
+def course_of(course: Path) -> tuple[str, str]:
+    """Address and tag in course.toml; "" where there are none."""
     table = tomllib.loads(course.read_text(encoding="utf-8")) if course.is_file() else {}
     repository = str(table.get("repository", "")).rstrip("/").removesuffix(".git")
     return repository, str(table.get("tag", ""))
 
 
-def _head(exercises: Sequence[Loaded], setup: str, packed: str, which: str = "") -> list[Cell]:
-    number, _, topic = exercises[0].chapter.partition("_")
-    minutes = sum(e.spec.minutes for e in exercises)
+def _head(
+    exercises: Sequence[Loaded], setup: str, packed: str, title: str, which: str = ""
+) -> list[Cell]:
+    number = exercises[0].chapter.partition("_")[0]
     text = (
-        f"# Exercises {int(number)}: {topic.replace('_', ' ')}{which}\n\n"
-        f"{len(exercises)} exercise{'s' * (len(exercises) > 1)}, about {minutes} minutes. "
+        f"# Exercises {int(number)}: {title}{which}\n\n{_amount(exercises)} "
         "Write your answers where "
         "`NotImplementedError` stands, or mend what is there, and run the check below each. Keep "
-        "the names and arguments: the grader calls your functions with other numbers."
+        "the names and arguments: the grader calls your functions with other numbers. Where a "
+        'check fails it says in which case; `case("NAME", 2)` gives you the inputs of case 2.'
     )
     start = f"{CHECK}\n\nNUMBERS = {packed!r}" if packed else CHECK
     cells = [_markdown(text, "title"), _code(setup, "setup"), _code(start, "check")]
     cells[1]["metadata"]["tags"] = ["setup", "nbval-ignore-output"]
     return cells
+
+
+def _amount(exercises: Sequence[Loaded]) -> str:
+    """How much there is to do; a project is counted by itself."""
+    short = [e for e in exercises if e.spec.checks]
+    parts = []
+    if short:
+        many = f"{len(short)} exercise{'s' * (len(short) > 1)}"
+        parts.append(f"{many}, about {sum(e.spec.minutes for e in short)} minutes")
+    for e in exercises:
+        if not e.spec.checks:
+            hours = f"about {e.spec.minutes / 60:.0f} hours"
+            parts.append(
+                f"a project ({hours}, in a notebook of its own, if your course asks for it)"
+            )
+    return ", and ".join(parts).capitalize() + "."
+
+
+def title_of(chapter: str, book: Path) -> str:
+    """The title of a chapter's page; the folder's own name where the book has no such page."""
+    page = book / f"{chapter}.md"
+    if page.is_file():
+        lines = page.read_text(encoding="utf-8").split("\n")
+        return next(line[2:] for line in lines if line.startswith("# "))
+    return chapter.partition("_")[2].replace("_", " ")
 
 
 def prose(e: Loaded) -> str:
@@ -185,7 +236,8 @@ def _nbgrader(name: str, solution: bool = False, points: float = 0) -> Cell:
     return {**about, "solution": solution, "grade": not solution, **more}
 
 
-def _notebook(cells: list[Cell]) -> Cell:
+def _notebook(cells: list[Cell], exercises: Sequence[Loaded]) -> Cell:
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     about = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    about[KEY] = written(identity(exercises))  # grading asks for it
     return {"cells": cells, "metadata": about, "nbformat": 4, "nbformat_minor": 5}

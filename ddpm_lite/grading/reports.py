@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import files
+from .compare import GENERIC
+from .notebook import Left
+from .roster import Roster
+from .words import feedback, note, notices, remarks
 
-__all__ = ["gradescope", "summary", "tables", "write_gradescope", "write_summary"]
+__all__ = ["feedback", "gradescope", "summary", "tables", "write_gradescope", "write_summary"]
 
 NBGRADER = [
     "assignment",
@@ -27,25 +31,46 @@ NBGRADER = [
     "score",
     "max_score",
 ]
+PERSONAL = NBGRADER[4:7]
 
 Result = Mapping[str, Any]
-NO_ANSWER = ("unwritten", "unreadable")  # hints that tell of no misconception
 
 
-def tables(results: Sequence[Result], out: Path) -> None:
-    """Write grades.csv, one column per exercise, and nbgrader.csv. An error leaves a blank."""
-    names = list(dict.fromkeys(row["name"] for r in results for row in r["exercises"]))
-    grades = [["student", "chapter", "score", "max_score", *names, "isolation", "note"]]
+def tables(
+    results: Sequence[Result], out: Path, left: Sequence[Left] = (), roster: Roster | None = None
+) -> None:
+    """Write grades.csv, one column per exercise, and nbgrader.csv. An error leaves a blank.
+
+    What was `left` has a row without a score; so has who is on the roster and handed nothing in.
+    """
+    of = {row["name"]: row["of"] for r in results for row in r["exercises"]}
+    people = roster or Roster((), {})
+    names = [f"{name} (of {points:g})" for name, points in of.items()]
+    start = ["student", "chapter", "score", "max_score"]
+    grades = [[*start, *names, "isolation", "note", "file", *people.columns]]
     nbgrader = [NBGRADER]
+    seen = set()
     for r in results:
         each = {row["name"]: _number(row["points"]) for row in r["exercises"]}
-        score, of = _number(r["points"]), _number(r["of"])
-        note = r["unreadable"] or ("" if r["final"] else "grader error: not graded")
-        columns = [each.get(name, "") for name in names]
-        grades.append([r["student"], r["chapter"], score, of, *columns, r["isolation"], note])
+        score, most = _number(r["points"]), _number(r["of"])
+        key = people.find(r["student"])
+        person = people.rows.get(key, {})
+        said = note(r) if key or roster is None else f"not on the roster; {note(r)}"
+        seen.add(key)
+        columns = [*(each.get(name, "") for name in of), r["isolation"], said.removesuffix("; ")]
+        more = [r["file"], *(person.get(name, "") for name in people.columns)]
+        grades.append([r["student"], r["chapter"], score, most, *columns, *more])
+        known = [person.get(name, "") for name in PERSONAL]
         late = "0" if score else ""
-        row = [r["chapter"], "", "", r["student"], "", "", "", score, late, score, of]
+        row = [r["chapter"], "", "", key or r["student"], *known, score, late, score, most]
         nbgrader.append(row)
+    blank = [""] * (len(start) - 1 + len(of) + 1)
+    rest = [""] * len(people.columns)
+    grades += [[name, *blank, f"not graded: {why}", name, *rest] for name, why in left]
+    for key, person in people.rows.items():
+        if key not in seen:
+            row = [person.get(name, "") for name in people.columns]
+            grades.append([key, *blank, "handed nothing in", "", *row])
     files.write(out / "grades.csv", _csv(grades))
     files.write(out / "nbgrader.csv", _csv(nbgrader))
 
@@ -53,7 +78,7 @@ def tables(results: Sequence[Result], out: Path) -> None:
 def _csv(rows: Sequence[Sequence[str]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([[_cell(c) for c in row] for row in rows])
-    return text.getvalue().encode()
+    return text.getvalue().encode("utf-8", "replace")
 
 
 def _cell(text: str) -> str:
@@ -66,7 +91,7 @@ def _number(value: float | None) -> str:
 
 
 def gradescope(result: Result) -> dict[str, Any]:
-    """A result as Gradescope's results.json."""
+    """A result as Gradescope's results.json; `output` stands above the tests."""
     tests = [
         {
             "name": f"{row['title']}: {check['title']}",
@@ -79,8 +104,17 @@ def gradescope(result: Result) -> dict[str, Any]:
         for row in result["exercises"]
         for check in row["checks"]
     ]
-    said = f"isolation level {result['isolation']}"
-    return {"score": result["points"] or 0.0, "output": said, "tests": tests}
+    said = [
+        *notices(result),
+        *(f"{row['title']}: {text}" for row in result["exercises"] for text in remarks(row)),
+        f"Run in a sandbox of level {result['isolation']}.",
+    ]
+    return {
+        "score": result["points"] or 0.0,
+        "output": "\n".join(said),
+        "output_format": "text",
+        "tests": tests,
+    }
 
 
 def write_gradescope(results: Sequence[Result], out: Path) -> None:
@@ -91,20 +125,17 @@ def write_gradescope(results: Sequence[Result], out: Path) -> None:
             files.write(out / "gradescope" / f"{r['student']}.json", f"{text}\n".encode())
 
 
-def feedback(check: Result) -> str:
-    """What a student reads about one hidden check: the category and the hint."""
-    if check["verdict"] == "pass":
-        return "passed"
-    where = f", {check['property']}" if check["property"] else ""
-    return f"{check['verdict']}{where}: {check['say']}"
+def summary(results: Sequence[Result], left: Sequence[Left] = ()) -> dict[str, Any]:
+    """The class in numbers: how many, how well, which hints were given most, who did not get far.
 
-
-def summary(results: Sequence[Result]) -> dict[str, Any]:
-    """The class in numbers: how many, how well, and which hints were given most."""
-    graded = [r for r in results if r["final"]]
+    A misconception is a hint for an answer that ran, or a hint of the exercise's own. What says
+    only that there is no answer, or none that runs, is `not_run`.
+    """
+    graded = [r for r in results if r["points"] is not None]
     shares = [r["points"] / r["of"] if r["of"] else 0.0 for r in graded]
     bins = Counter(min(9, int(share * 10)) for share in shares)
     hints: Counter[tuple[str, str, str]] = Counter()
+    idle: Counter[tuple[str, str, str]] = Counter()
     verdicts: Counter[str] = Counter()
     exercises: dict[str, dict[str, Any]] = {}
     for r in graded:
@@ -115,12 +146,13 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
             entry["of"], entry["full"] = row["of"], entry["full"] + (row["points"] == row["of"])
             entry["sum"] += row["points"]
             verdicts[row["verdict"]] += 1
-            told = {
-                (row["title"], c["hint"], c["say"])
-                for c in row["checks"]
-                if c["hint"] and c["hint"] not in NO_ANSWER
-            }
-            hints.update(told)  # each student counts once for each
+            told = [c for c in row["checks"] if c["hint"] and c["hint"] != "unreadable"]
+            if row["unchanged"] and told:
+                idle[row["title"], "unchanged", UNCHANGED] += 1
+                continue
+            for table, wanted in ((hints, True), (idle, False)):  # each student once for each
+                found = [c for c in told if _misconception(c) is wanted]
+                table.update({(row["title"], c["hint"], c["say"]) for c in found})
     return {
         "students": len(results),
         "graded": len(graded),
@@ -128,16 +160,32 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
         "histogram": [bins[i] for i in range(10)],
         "exercises": exercises,
         "verdicts": dict(sorted(verdicts.items())),
-        "misconceptions": [
-            {"exercise": title, "hint": hint, "say": say, "students": n}
-            for (title, hint, say), n in sorted(hints.items(), key=lambda kv: (-kv[1], kv[0]))
-        ],
+        "misconceptions": _ranked(hints),
+        "not_run": _ranked(idle),
+        "left": [list(row) for row in left],
     }
 
 
-def write_summary(results: Sequence[Result], out: Path) -> dict[str, Any]:
+UNCHANGED = "still the code that was given"
+
+
+def _misconception(check: Result) -> bool:
+    return check["verdict"] == "wrong" or check["hint"] not in GENERIC
+
+
+def _ranked(counted: Counter[tuple[str, str, str]]) -> list[dict[str, Any]]:
+    """Most frequent first."""
+    return [
+        {"exercise": title, "hint": hint, "say": say, "students": n}
+        for (title, hint, say), n in sorted(counted.items(), key=lambda kv: (-kv[1], kv[0]))
+    ]
+
+
+def write_summary(
+    results: Sequence[Result], out: Path, left: Sequence[Left] = ()
+) -> dict[str, Any]:
     """Write class.json; returns it."""
-    found = summary(results)
+    found = summary(results, left)
     text = json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False)
     files.write(out / "class.json", f"{text}\n".encode())
     return found

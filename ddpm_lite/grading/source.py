@@ -69,6 +69,17 @@ class Loaded:
         """The student's part solved, without markers."""
         return _replace(self.solution, solved=True)
 
+    @property
+    def definitions(self) -> dict[str, str]:
+        """Each function, class or constant that the starter defines, and its code."""
+        found = {}
+        for node in ast.parse(self.starter).body:
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            names = [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
+            for name in [*names, *(t.id for t in targets if isinstance(t, ast.Name))]:
+                found[name] = ast.unparse(node)
+        return found
+
     def mutated(self, mutant: Mutant) -> str:
         """Source of a wrong answer."""
         if mutant.source:
@@ -141,6 +152,14 @@ def read_all(folder: Path, chapter: str, variant: str | None = None) -> list[Loa
     answers = [exercise.answer for exercise in found]
     if double := {name for name in answers if answers.count(name) > 1}:
         raise ExerciseError(f"{chapter}: two exercises ask for {', '.join(sorted(double))}")
+    given: dict[str, tuple[str, str]] = {}
+    for exercise in found:
+        for name, text in exercise.definitions.items():
+            other, before = given.setdefault(name, (exercise.name, text))
+            if text != before:  # in a notebook the later one would take the other's place
+                raise ExerciseError(
+                    f"{chapter}: {other} and {exercise.name} both define {name}, each its own"
+                )
     return sorted(found, key=lambda e: (e.spec.difficulty, e.name))
 
 

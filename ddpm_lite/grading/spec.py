@@ -24,6 +24,7 @@ __all__ = [
     "forward",
     "gradient",
     "load",
+    "overwrite",
 ]
 
 Steps = Step | Sequence[Step]  # a case: one step, or several
@@ -55,6 +56,14 @@ def gradient(*args: Any, wrt: int | str = 0, along: Tensor | None = None) -> Ste
     `wrt` is an argument's number or a parameter's name. `along` defaults to ones.
     """
     return Step("gradient", args, {}, wrt, along)
+
+
+def overwrite() -> Step:
+    """Overwrite with zeros, in place, all tensors handed in so far, as a network does with its own.
+
+    What kept one of them, or returned it, shows from here on.
+    """
+    return Step("overwrite")
 
 
 class Random:

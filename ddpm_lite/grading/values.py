@@ -14,7 +14,7 @@ __all__ = ["read", "read_outcome", "read_steps", "write", "write_outcome", "writ
 
 Put = Callable[[Tensor], Any]
 Get = Callable[[Any], Tensor]
-_FORM = re.compile(r"tensor|number|array|tuple of \d{1,2}|other: [A-Za-z_]{1,40}")
+_FORM = re.compile(r"tensor|number|array|tuple of \d{1,2}|other: [A-Za-z_]{1,40}( at \d{1,2})?")
 
 
 def write(given: Any, put: Put) -> Any:

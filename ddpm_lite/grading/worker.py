@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import torch
 
-from .choose import chosen
+from ..checks.told import raised
+from .choose import chosen, left_out
 from .execute import MISSING, Outcome, perform
 from .source import namespace
 from .values import read_steps, write_outcome
@@ -25,9 +26,10 @@ __all__ = ["serve"]
 def serve(read: int, write: int) -> None:
     """Answer requests until the other end closes: first a submission to load, then cases."""
     header, _ = receive(read)
+    left = sorted({number for number, _ in left_out(header["cells"], header["answer"])})
     broken, module = load(header["cells"], header["answer"])
     given = namespace(header["given"], "given")
-    send(write, {"broken": broken[:16]})
+    send(write, {"broken": broken[:16], "left_out": left[:16]})
     while True:
         try:
             request, arrays = receive(read)
@@ -35,8 +37,14 @@ def serve(read: int, write: int) -> None:
             return
         steps = read_steps(request["steps"], arrays.__getitem__)
         torch.manual_seed(0)
+        said: list[str] = []  # the error's text, for a lecturer who asks
+
+        def hear(error: BaseException, said: list[str] = said) -> None:
+            if header.get("explain"):
+                said += raised(error, module.__dict__, given)
+
         try:
-            outcome = perform(module.__dict__.get(header["answer"], MISSING), given, steps)
+            outcome = perform(module.__dict__.get(header["answer"], MISSING), given, steps, hear)
         except BaseException:  # KeyboardInterrupt and the like, raised by the submission
             outcome = Outcome(stopped="KeyboardInterrupt")
         sent: list[torch.Tensor] = []
@@ -45,7 +53,8 @@ def serve(read: int, write: int) -> None:
             sent.append(tensor)
             return len(sent) - 1
 
-        send(write, {"outcome": write_outcome(outcome, put)}, sent)
+        more = {"raised": said} if said else {}
+        send(write, {"outcome": write_outcome(outcome, put), **more}, sent)
 
 
 def load(cells: Sequence[str], answer: str) -> tuple[list[int], types.ModuleType]:

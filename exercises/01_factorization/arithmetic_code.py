@@ -66,6 +66,9 @@ def short(rng: Random) -> Iterator[Step]:
         yield message(rng, rng.whole(4, 8), levels, 30)
     counts = torch.tensor([[1, 1], [1, 3], [1, 3], [1, 3]])
     yield call(counts, torch.ones(4, dtype=torch.int64))
+    counts, symbols = rng.integers(1, 30, 5, 2), rng.integers(0, 2, 5)
+    counts[0], symbols[0] = 9, 0  # the lower half: the first bit is 0
+    yield call(counts, symbols)
 
 
 def powers(rng: Random) -> Iterator[Step]:
@@ -101,6 +104,8 @@ EXERCISE = Exercise(
         "order": "the interval was narrowed before its lower end was moved: move by the old width",
         "scale": "the rows of counts have different sums: divide each by its own",
         "reverse": "the bits are in reverse: the leading bit comes first",
+        "zeros": "the code word has L bits, zeros at its beginning included: a number written "
+        "without them (as bin does) is too short",
         "restart": "the lower end moves by a part of the present interval, not of [0, 1)",
         "exact": "float64 holds 53 bits and this message needs more: keep the interval in whole "
         "numbers",
@@ -135,6 +140,11 @@ EXERCISE = Exercise(
             "Fraction(row[level], sum(counts[0].tolist()))",
         ),
         Mutant("reverse", "(length - 1 - i)", "i"),
+        Mutant(
+            "zeros",
+            "[number >> (length - 1 - i) & 1 for i in range(length)]",
+            "[int(bit) for bit in bin(number)[2:]]",
+        ),
         Mutant("restart", "low += width * ", "low += "),
         Mutant("exact", "low, width = Fraction(0), Fraction(1)", "low, width = 0.0, 1.0"),
     ],

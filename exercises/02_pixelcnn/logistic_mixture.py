@@ -1,9 +1,10 @@
 """# A mixture of discretised logistics
 
 Instead of one logit per level a network may describe curves: for 256 levels and three colours a
-softmax needs 768 outputs per pixel, ten bells without couplings 70. A logistic bell with mean
-$\\mu$ and scale $\\varsigma$ has the distribution function $s((v-\\mu)/\\varsigma)$ with
-$s(z) = 1/(1+e^{-z})$. Level $k$ of $K$ stands for the value $v_k = 2k/(K-1) - 1$ and for the bin
+softmax needs 768 outputs per pixel, ten bells 70: for each a weight, and a mean and a scale per
+colour. (Chapter 2 counts 100: there each bell has three numbers more, by which one colour may depend
+on another. Here it does not.) A logistic bell with mean $\\mu$ and scale $\\varsigma$ has the
+distribution function $s((v-\\mu)/\\varsigma)$ with $s(z) = 1/(1+e^{-z})$. Level $k$ of $K$ stands for the value $v_k = 2k/(K-1) - 1$ and for the bin
 around it, of half-width $\\delta = 1/(K-1)$. Its probability is the area over the bin,
 
 $$
@@ -15,7 +16,7 @@ with the first term replaced by 1 for $k = K-1$ and the second by 0 for $k = 0$:
 the tails, so that the levels sum to 1.
 
 A pixel has $C$ channels and $M$ components. **One component is drawn for the whole pixel**, with
-weight $\\pi_m$, and within it the channels are independent here (no couplings):
+weight $\\pi_m$, and within it the channels are independent:
 
 $$
 p(k_1, \\dots, k_C) = \\sum_{m=1}^{M} \\pi_m \\prod_{c=1}^{C} P_{m,c}(k_c) .

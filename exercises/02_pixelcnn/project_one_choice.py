@@ -20,8 +20,8 @@ Pick one of these, or a question of your own of the same size.
 **Before any training** write down what you expect, with a number, and which result would prove you
 wrong. It is not held against you if it does.
 
-Hand in a notebook of at most twenty cells that runs from top to bottom in ten minutes on two CPU
-cores, and in it at most two pages of text: question; prediction; what was kept equal and how
+Hand in a notebook of its own (not the one of the exercises), of at most twenty cells, that runs from
+top to bottom in ten minutes on two CPU cores, and in it at most two pages of text: question; prediction; what was kept equal and how
 (training images, steps, parameters, arithmetic: not all can be, say which you chose and why); a
 proof by gradients that no model compared peeks; held-out bits/dim with an interval over images
 *and* over at least three training seeds, paired where images are shared; one figure that shows

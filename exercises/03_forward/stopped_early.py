@@ -116,8 +116,7 @@ EXERCISE = Exercise(
         "image",
         "last_only": "only the last level was changed: that makes one huge step of all that was "
         "left; move every level a little",
-        "first": "the first level has moved: stretch by alpha_1 / (alpha_1 - alpha_T) after "
-        "taking alpha_T away",
+        "first": "the first level has moved: which of the two conditions is missing?",
         "stale": "sigma belongs to the old levels: make it from the new alpha",
         "divide": "at the last level alpha is 0, and the noise says nothing about x0: get x0 from "
         "x and v without dividing",

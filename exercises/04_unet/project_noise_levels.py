@@ -27,8 +27,8 @@ all three at the same number of network evaluations, and measure them by somethi
 does not see: a Fréchet distance with its floor, the spread of the brightness, a rule that your data
 obey. Do the two rulers agree?
 
-Hand in a notebook of at most twenty cells that runs from top to bottom in ten minutes on two CPU
-cores, and in it at most two pages of text: data; what was measured before training; predictions;
+Hand in a notebook of its own (not the one of the exercises), of at most twenty cells, that runs from
+top to bottom in ten minutes on two CPU cores, and in it at most two pages of text: data; what was measured before training; predictions;
 what was kept equal; the bound with intervals over images *and* over at least three training seeds,
 paired; the terms per level; the second ruler; the first samples of a stated seed, not picked ones;
 what you cannot conclude. The test images are looked at once, at the end.

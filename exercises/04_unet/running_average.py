@@ -17,8 +17,8 @@ and kind. Four things to get right:
 
 - **Warm-up.** The first weights are random and must be forgotten soon. In the call that comes after
   $s$ earlier calls ($s = 0, 1, 2, \\dots$) the decay is $\\min\\bigl(d, \\frac{1 + s}{10 + s}\\bigr)$.
-- **Whole numbers.** A state holds more than weights: a norm layer counts its batches in an int64.
-  Entries that are not floating-point are not averaged; they are taken over as they are.
+- **Whole numbers.** A state may hold more than weights, such as a mask, or the number of batches seen
+  so far, an int64 (networks with batch norm count them; this course's do not). Entries that are not floating-point are not averaged; they are taken over as they are.
 - **Nobody else's memory.** A network changes its weights in place. What was handed in must not be
   changed, and what was returned in one call, perhaps kept as "the best so far", must not change in a
   later one.
@@ -56,7 +56,7 @@ class Average:
 ### BEGIN HIDDEN TESTS
 from collections.abc import Iterator
 
-from ddpm_lite.grading.spec import Check, Exercise, Mutant, Random, Step, build, forward
+from ddpm_lite.grading.spec import Check, Exercise, Mutant, Random, Step, build, forward, overwrite
 
 
 def states(rng: Random, n: int, counts: bool = False) -> list[list[Tensor]]:
@@ -76,6 +76,11 @@ def run(states: list[list[Tensor]], decay: float) -> list[Step]:
     return [build(first, decay), *(forward(state) for state in rest)]
 
 
+def reused(states: list[list[Tensor]], decay: float) -> list[Step]:
+    """As a network does it: its tensors are overwritten after each call."""
+    return [step for own in run(states, decay) for step in (own, overwrite())]
+
+
 def first_call(rng: Random) -> Iterator[list[Step]]:
     for _ in range(2):
         yield run(states(rng, 2), rng.number(0.9, 0.999))
@@ -92,6 +97,7 @@ def settled(rng: Random) -> Iterator[list[Step]]:
 
 def whole(rng: Random) -> Iterator[list[Step]]:
     yield run(states(rng, 4, counts=True), rng.number(0.9, 0.999))
+    yield reused(states(rng, 3, counts=True), rng.number(0.9, 0.999))
 
 
 EXERCISE = Exercise(
@@ -101,7 +107,12 @@ EXERCISE = Exercise(
         Check("the first update", first_call, points=1, hint="average"),
         Check("a warm-up, and results that stay", warm_up, points=1, hint="warm_up"),
         Check("then the decay that was asked for", settled, points=1, hint="warm_up"),
-        Check("counters and masks", whole, points=1, hint="whole"),
+        Check(
+            "counters and masks, of a network that changes them in place",
+            whole,
+            points=1,
+            hint="whole",
+        ),
     ],
     hints={
         "exchanged": "d is the share that the old average keeps: the new weights get 1 - d",
@@ -119,6 +130,8 @@ EXERCISE = Exercise(
         "the first state and needs no correction",
         "alias": "what an earlier call returned has changed: return copies, or make new tensors "
         "instead of writing into the old ones",
+        "kept": "a tensor that was handed in was kept, or handed back: the network goes on changing "
+        "it in place, so take a copy",
         "average": "d · old + (1 - d) · new, with d = 1/10 in the first call",
         "warm_up": "min(d, (1 + s)/(10 + s)) after s earlier calls, and earlier results stay",
         "whole": "floating-point entries are averaged, all others copied",
@@ -135,6 +148,8 @@ EXERCISE = Exercise(
             "self.values[i] = new.clone()",
             "self.values[i] = (decay * old + (1 - decay) * new).to(new.dtype)",
         ),
+        Mutant("kept", "self.values[i] = new.clone()", "self.values[i] = new"),
+        Mutant("kept", "[value.clone() for value in values]", "list(values)"),
         Mutant("frozen", "self.values[i] = new.clone()", "pass"),
         Mutant("zeros", "[value.clone() for", "[torch.zeros_like(value) for"),
         Mutant(

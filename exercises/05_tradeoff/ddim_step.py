@@ -19,7 +19,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 
-def gaussian(x: Tensor, alpha: float, sigma: float) -> Tensor:
+def expected_noise(x: Tensor, alpha: float, sigma: float) -> Tensor:
     """The exact answer for data that are N(0.3, 0.5²) in every pixel: E[eps | x]."""
     variance = (alpha * 0.5) ** 2 + sigma**2
     return sigma * (x - alpha * 0.3) / variance
@@ -58,14 +58,14 @@ def inner(rng: Random) -> Iterator[Step]:
     """Steps between two noisy levels."""
     for _ in range(3):
         x = 4 * rng.normal(rng.whole(1, 3), rng.whole(1, 4), 3, rng.whole(2, 5))
-        yield call(Ref("gaussian"), x, on_circle(rng, 0.9, 1.4), on_circle(rng, 0.2, 0.7))
+        yield call(Ref("expected_noise"), x, on_circle(rng, 0.9, 1.4), on_circle(rng, 0.2, 0.7))
 
 
 def ending(rng: Random) -> Iterator[Step]:
     """The last step arrives at the clean image: (1, 0)."""
     for _ in range(2):
         x = 4 * rng.normal(2, 1, 3, rng.whole(2, 5))
-        yield call(Ref("gaussian"), x, on_circle(rng, 0.4, 1.2), (1.0, 0.0))
+        yield call(Ref("expected_noise"), x, on_circle(rng, 0.4, 1.2), (1.0, 0.0))
 
 
 def flow(rng: Random) -> Iterator[Step]:
@@ -73,7 +73,7 @@ def flow(rng: Random) -> Iterator[Step]:
     for _ in range(2):
         x = rng.normal(2, 1, 2, 4)
         t, s = rng.number(0.6, 0.9), rng.number(0.1, 0.5)
-        yield call(Ref("gaussian"), x, (1 - t, t), (1 - s, s))
+        yield call(Ref("expected_noise"), x, (1 - t, t), (1 - s, s))
 
 
 EXERCISE = Exercise(
@@ -86,6 +86,7 @@ EXERCISE = Exercise(
     ],
     hints={
         "bare": "x − eps is no clean image: the noise in x is sigma·eps, and the image is scaled by alpha",
+        "swapped": "the network is told alpha first, then sigma: denoise(x, alpha, sigma)",
         "divide": "x − sigma·eps is alpha·x0: divide it by alpha",
         "stay": "the noise is put back at the old level: use the sigma of the level you go to",
         "variance": "sigma is a standard deviation here: no square and no square root",
@@ -96,6 +97,7 @@ EXERCISE = Exercise(
         "step": "solve for x0 with the old level, then mix x0 and the same eps with the new one",
     },
     mutants=[
+        Mutant("swapped", "denoise(x, alpha, sigma)", "denoise(x, sigma, alpha)"),
         Mutant("bare", "(x - sigma * eps) / alpha", "x - eps"),
         Mutant("divide", "(x - sigma * eps) / alpha", "x - sigma * eps"),
         Mutant("stay", "sigma_next * eps", "sigma * eps"),

@@ -29,8 +29,8 @@ eigenvalues 0, which rounding may put just below.
 
 `reference` is float32 `[R, F]`, `sets` a list of $S \\ge 1$ float32 tensors `[N_i, F]`, all with two
 rows or more. Return float64 `[S]`; the arguments stay as they are. The functions `moments` and
-`distance` are yours to change or to drop. No helper from elsewhere: torch and numpy have all that
-is needed.
+`distance` are yours to change or to drop. Torch and NumPy have all that is
+needed.
 
 *Predict first*: two sets of 25 and of 400 images, both drawn from the reference's own law. What
 does a perfect program say about each?

@@ -23,8 +23,8 @@ Pick one of these, or a question of your own of the same size.
 **Before any sampling** write down what you expect, with a number, and which result would prove you
 wrong. It is not held against you if it does.
 
-Hand in a notebook of at most twenty cells that runs from top to bottom in fifteen minutes on two
-CPU cores, and in it at most two pages of text: question; prediction; what was kept equal (calls,
+Hand in a notebook of its own (not the one of the exercises), of at most twenty cells, that runs from
+top to bottom in fifteen minutes on two CPU cores, and in it at most two pages of text: question; prediction; what was kept equal (calls,
 arithmetic or seconds: say which, and what the other two did meanwhile); Fréchet distance at a stated
 and equal n, with its floor, and one measure of another kind beside it; intervals over sampling seeds
 *and* over the three trained models; one curve with both axes labelled; the first samples of a stated
@@ -32,8 +32,21 @@ seed, not picked ones; what you cannot conclude. Whatever you choose along the w
 comparing with the validation images; the test images are looked at once, at the end.
 
 The heart of it is one function: draw with a setting, from a model and a seed, and return the
-features of what was drawn. Write it first. A machine does not mark this; people do, by the table
-below.
+features of what was drawn. Write it first. The package has its parts:
+
+- `checkpoint.pretrained(model)` loads a network, and `pretrained("digits-ruler")` the small
+  classifier whose inner layer gives the features;
+- `schedules.from_spec(net.info["schedule"]).grid(10)` gives the levels of ten steps;
+- `samplers.ddim(net, noise, grid, eta=…, fresh=…)` walks along them, and `samplers.last(…).x` is where
+  it ends, floats in [-1, 1]; `diffusion.clipped(net)` keeps what the network expects in that range;
+- `to_levels(images, net.info["levels"])` makes whole numbers of them, and
+  `metrics.features(ruler, levels)` the features, `[n, 16]`.
+
+There are 100 validation images and 397 test images, and a distance depends on n. So choose with
+n = 100, against the validation images; draw 397 for the one look at the test images at the end, and
+compare no number of the one kind with one of the other.
+
+A machine does not mark this; people do, by the table below.
 """
 
 from torch import Tensor

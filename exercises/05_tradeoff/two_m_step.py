@@ -44,7 +44,7 @@ Level = tuple[float, float]
 Past = tuple[float, float, Tensor]
 
 
-def gaussian(x: Tensor, alpha: float, sigma: float) -> Tensor:
+def expected_image(x: Tensor, alpha: float, sigma: float) -> Tensor:
     """E[x0 | x] for data that are N(0.3, 0.5²) in every pixel."""
     return 0.3 + alpha * 0.25 * (x - alpha * 0.3) / (alpha**2 * 0.25 + sigma**2)
 
@@ -115,9 +115,9 @@ def images(rng: Random, batch: int = 1) -> tuple[Tensor, Tensor]:
 def inner(rng: Random) -> Iterator[Step]:
     """Three levels on the circle; steps of unequal length, the second the shorter or the longer."""
     for name, middle in (
-        ("gaussian", (-0.6, -0.4)),
+        ("expected_image", (-0.6, -0.4)),
         ("pair", (0.4, 0.6)),
-        ("gaussian", (1.0, 1.2)),
+        ("expected_image", (1.0, 1.2)),
     ):
         x, before = images(rng)
         past = (*on_circle(rng, -1.6, -1.4), before)
@@ -128,14 +128,14 @@ def first(rng: Random) -> Iterator[Step]:
     """No step before: DDIM, also from pure noise."""
     for level in (on_circle(rng, -1, 0), (0.0, 1.0)):
         x, _ = images(rng, 2 - int(level[0] == 0))
-        yield call(Ref("gaussian"), x, level, on_circle(rng, 0.5, 1), None)
+        yield call(Ref("expected_image"), x, level, on_circle(rng, 0.5, 1), None)
 
 
 def ends(rng: Random) -> Iterator[Step]:
     """The step after pure noise, and the step to no noise at all."""
     x, before = images(rng)
     past = (0.0, 1.0, before)
-    yield call(Ref("gaussian"), x, on_circle(rng, -1, -0.5), on_circle(rng, 0, 0.5), past)
+    yield call(Ref("expected_image"), x, on_circle(rng, -1, -0.5), on_circle(rng, 0, 0.5), past)
     x, before = images(rng)
     past = (*on_circle(rng, -0.5, 0), before)
     yield call(Ref("pair"), x, on_circle(rng, 0.5, 1), (1.0, 0.0), past)
@@ -145,11 +145,11 @@ def paths(rng: Random) -> Iterator[Step]:
     """alpha = 1 and ever less noise; and alpha + sigma = 1."""
     x, before = images(rng)
     levels = [(1.0, rng.number(low, low + 0.3)) for low in (2.5, 1.1, 0.3)]
-    yield call(Ref("gaussian"), x, levels[1], levels[2], (*levels[0], before))
+    yield call(Ref("expected_image"), x, levels[1], levels[2], (*levels[0], before))
     x, before = images(rng)
     ts = [rng.number(low, low + 0.1) for low in (0.8, 0.5, 0.3)]
     levels = [(1 - t, t) for t in ts]
-    yield call(Ref("gaussian"), x, levels[1], levels[2], (*levels[0], before))
+    yield call(Ref("expected_image"), x, levels[1], levels[2], (*levels[0], before))
 
 
 EXERCISE = Exercise(

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from course_repo import Course
 
-from ddpm_lite.grading import plan, reports, source, validate
+from ddpm_lite.grading import notebook, plan, reports, source, validate
 from ddpm_lite.grading.source import Loaded
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +35,7 @@ def test_the_table_has_every_exercise_and_the_solutions_too(found: dict[str, lis
     for e in (e for group in found.values() for e in group):
         (row,) = [line for line in table.split("\n") if f"<worked-{e.name}>" in line]
         assert f"| {e.spec.minutes} |" in row
+        assert f"| {e.title} |" in row  # the title is no link to its solution
         assert f"(worked-{e.name})=\n### {e.title}\n" in solved and e.solved.strip() in solved
     assert "BEGIN SOLUTION" not in solved and "HIDDEN TESTS" not in solved
 
@@ -142,9 +143,12 @@ def test_the_reports_shown_are_of_todays_exercises_and_todays_form(tmp_path: Pat
     shown = results()
     again = "run python book/_tools/graded.py"
     assert {r["specification"] for r in shown} == {now}, again
-    reports.tables(shown, tmp_path)
+    summed = json.loads((graded.SHOWN / "class.json").read_text(encoding="utf-8"))
+    left = [notebook.Left(*row) for row in summed["left"]]
+    assert left  # one with a name that is refused
+    reports.tables(shown, tmp_path, left)
     reports.write_gradescope(shown, tmp_path)
-    reports.write_summary(shown, tmp_path)
+    reports.write_summary(shown, tmp_path, left)
     made = [path for path in sorted(tmp_path.rglob("*")) if path.is_file()]
     assert len(made) == len(shown) + 3
     for path in made:

@@ -52,5 +52,5 @@ def test_where_the_package_comes_from(tmp_path: Path, exercises: Path) -> None:
     for package, word in (("git+https://github.com/o/r@v1", "git+https"), ("", "/source/*.whl")):
         write_autograder(found, tmp_path, package)
         setup = (tmp_path / "setup.sh").read_text(encoding="utf-8")
-        assert f"pip install {package}" in setup and word in setup
+        assert f"pip install $PIP_FLAGS {package}" in setup and word in setup
         subprocess.run(["bash", "-n", str(tmp_path / "setup.sh")], check=True)

@@ -19,10 +19,15 @@ import pytest
 from hostile import FULL, GOOD, WRONG, during
 
 from ddpm_lite.cli import main
-from ddpm_lite.grading import batch, notebook, pages, plan, reports, source
+from ddpm_lite.grading import batch, notebook, pages, plan, reports, roster, source
 
 EXERCISES = Path(__file__).resolve().parents[2] / "exercises"
 CHAPTER = "01_factorization"
+ELSEWHERE = {"chapter": "02_pixelcnn", "answers": ["colour_mask"], "texts": "0"}
+DEE_NOTE = (
+    "syntax error in code cell 1; "
+    "none of the functions is defined: another chapter, or another variant?"
+)
 
 
 def cells(*sources: Any, **more: Any) -> dict[str, Any]:
@@ -98,14 +103,58 @@ def test_links_and_pipes_are_not_opened(tmp_path: Path) -> None:
     assert opened["away"].why and opened["link"].why and not opened["real"].why
 
 
-def test_odd_names_are_refused(tmp_path: Path) -> None:
-    odd = ["<b>x</b>".replace("/", "∕"), "=cmd()", "-rf", "a\x1b[31m", "new\nline", "x" * 150]
-    for name in [*odd, "anna", "Anna"]:
+def test_odd_names_are_told_with_what_to_do(tmp_path: Path) -> None:
+    odd = ["<b>x</b>".replace("/", "∕"), "=cmd()", "-rf", "a\x1b[31m", "new\nline", "x" * 220]
+    for name in [*odd, "anna", "Anna", ".hidden"]:
         write(tmp_path, name, GOOD)
-    (tmp_path / ".hidden.ipynb").write_text("{}")
-    found, refused = notebook.collect(tmp_path, CHAPTER)
-    assert len(found) == 1  # two names that differ in case share a file on some systems
-    assert {r.removesuffix(".ipynb") for r in refused} == {*odd, "anna"}
+    (tmp_path / ".DS_Store").write_text("")
+    found, left = notebook.collect(tmp_path, CHAPTER)
+    assert [f.student for f in found] == ["Anna"]
+    why = {name.removesuffix(".ipynb"): said for name, said in left}
+    assert {*why} == {*odd, "anna", ".hidden"}
+    assert "Anna.ipynb" in why["anna"]  # names that differ in case share a file on some systems
+    assert "too long" in why["x" * 220] and "allowed" in why["=cmd()"] and "rename" in why["-rf"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Sean O'Brien_12347_assignsubmission_file_",
+        "Sean O’Brien",
+        "Lee (exchange)",
+        "s14_dup (1)",
+        "'t Hooft, G.",
+        "Jose\u0301 Nu\u0301n\u0303ez",  # as macOS writes them
+        "नीलम शर्मा",
+        "a [group 3] & b",
+    ],
+)
+def test_names_that_people_and_platforms_give_are_taken(name: str, tmp_path: Path) -> None:
+    write(tmp_path, name, GOOD)
+    write(tmp_path / f"{name}_folder", "hw", GOOD)
+    found, left = notebook.collect(tmp_path, CHAPTER)
+    assert left == [] and len(found) == 2 and all(f.path for f in found)
+    for f in found:  # and reports can be called like them
+        batch.files.write(tmp_path / "out" / f"{f.student}.json", b"")
+
+
+def test_nothing_vanishes(tmp_path: Path) -> None:
+    for name in ("s13.zip", "s19.pdf", "s20.tar.gz", "s21"):
+        (tmp_path / name).write_text("x")
+    write(tmp_path, "s14", GOOD)
+    write(tmp_path / "s14", "other", GOOD)
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "s15").mkdir()
+    (tmp_path / "s15" / "work.zip").write_text("x")
+    found, left = notebook.collect(tmp_path, CHAPTER)
+    assert {f.student: (f.why, f.others) for f in found} == {
+        "s14": ("", ()),
+        "s15": ("no notebook", ("work.zip",)),
+    }
+    why = dict(left)
+    assert {*why} == {"s13.zip", "s14.ipynb", "s19.pdf", "s20.tar.gz", "s21"}
+    assert "unpack" in why["s13.zip"] and "unpack" in why["s20.tar.gz"]
+    assert "unpack" not in why["s19.pdf"] and "the same student as s14" in why["s14.ipynb"]
 
 
 def test_layouts(tmp_path: Path) -> None:
@@ -119,6 +168,23 @@ def test_layouts(tmp_path: Path) -> None:
     found = {f.student: f for f in notebook.collect(tmp_path, CHAPTER)[0]}
     assert all(found[name].path for name in "abcd")
     assert (found["e"].why, found["f"].why) == ("several notebooks", "no notebook")
+    assert found["e"].others == ("one.ipynb", "two.ipynb")
+    assert found["b"].file == f"b/ps1/{CHAPTER}.ipynb"
+
+
+def test_of_several_notebooks_the_one_named_like_the_chapter_is_taken(tmp_path: Path) -> None:
+    for student, names in {
+        "a": [CHAPTER, f"{CHAPTER} (1)", "Untitled"],
+        "b": [f"{CHAPTER}-Copy1", "Untitled"],
+        "c": [f"{CHAPTER}-Copy1", f"{CHAPTER}-Copy2"],
+    }.items():
+        for name in names:
+            write(tmp_path / student, name, GOOD)
+    found = {f.student: f for f in notebook.collect(tmp_path, CHAPTER)[0]}
+    assert found["a"].file == f"a/{CHAPTER}.ipynb"
+    assert found["a"].others == (f"{CHAPTER} (1).ipynb", "Untitled.ipynb")
+    assert (found["b"].file, found["b"].others) == (f"b/{CHAPTER}-Copy1.ipynb", ("Untitled.ipynb",))
+    assert found["c"].why == "several notebooks"
 
 
 def test_only_the_code_counts(tmp_path: Path) -> None:
@@ -145,29 +211,56 @@ def test_a_batch_and_its_reports(
     write(top, "eva", during("os._exit(0)"))
     (top / "fay.ipynb").write_bytes(b"\x00")
     write(top, "=SUM(A1)", GOOD)
+    (top / "gil.zip").write_text("x")
+    write(top / "hal", "one", GOOD)
+    write(top / "hal", "two", GOOD)
+    write(top, "ida", GOOD, metadata={"ddpm_lite": ELSEWHERE})
     assert run(top, out) == 0
-    assert "6 of 6 graded" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "7 of 8 graded" in told and "not graded: 'gil.zip': not a notebook: unpack" in told
+    assert "not graded, the notebook of 02_pixelcnn, not of 01_factorization: ida" in told
     found = results(out)
     points = {name: r["points"] for name, r in found.items()}
-    assert points == {"anna": FULL, "ben": 0, "cem": 0, "dee": 0, "eva": 0, "fay": 0}
+    zeros = dict.fromkeys(("ben", "cem", "dee", "eva", "fay", "hal"), 0)
+    assert points == {"anna": FULL, **zeros, "ida": None}  # another chapter's: no 0 either
     assert found["eva"]["exercises"][0]["verdict"] == "crash"
     assert found["fay"]["exercises"][0]["verdict"] == "ungradable"
     assert found["dee"]["exercises"][0]["broken"] == [1]
     rows = list(csv.DictReader((out / "grades.csv").open()))
     assert [(r["student"], r["score"]) for r in rows][:2] == [("anna", "4"), ("ben", "0")]
+    assert rows[0]["bits_per_dim (of 4)"] == "4" and rows[0]["note"] == ""
+    notes = {r["student"]: (r["score"], r["note"]) for r in rows}
+    assert notes["dee"] == ("0", DEE_NOTE) and "crash: bits_per_dim" in notes["eva"][1]
+    assert notes["hal"] == ("0", "several notebooks; handed in: one.ipynb, two.ipynb")
+    assert notes["ida"][0] == "" and "02_pixelcnn" in notes["ida"][1]
+    assert notes["gil.zip"][0] == "" and "unpack" in notes["gil.zip"][1]
+    assert notes["'=SUM(A1).ipynb"][0] == "" and "rename" in notes["'=SUM(A1).ipynb"][1]
     header = (out / "nbgrader.csv").read_text().split("\n")[0]
     assert header == (
         "assignment,duedate,timestamp,student_id,last_name,first_name,email,raw_score,"
         "late_submission_penalty,score,max_score"
     )
     table = json.loads((out / "class.json").read_text())
-    assert sum(table["histogram"]) == 6 and table["histogram"][9] == 1
+    assert sum(table["histogram"]) == 7 and table["histogram"][9] == 1
     assert "these are nats" in " ".join(m["say"] for m in table["misconceptions"])
     page = (out / "class.html").read_text()
-    assert "these are nats" in page and "=SUM(A1)" in page
+    assert "these are nats" in page and "=SUM(A1)" in page and "gil.zip" in page
+    hints = {m["hint"] for m in table["misconceptions"]}
+    assert not hints & {"exists", "crash", "unreadable", "runs"}
+    assert {"exists", "crash"} <= {m["hint"] for m in table["not_run"]}
     told = (out / "feedback" / "cem.html").read_text()
     assert "these are nats" in told and "expected" not in told
-    assert "Syntax error in code cell 1" in (out / "feedback" / "dee.html").read_text()
+    page = (out / "feedback" / "dee.html").read_text()
+    assert page.count("Syntax error in code cell 1") == 1 and "exception" not in page
+    for student, said in {
+        "hal": "several notebooks",
+        "fay": "could not be read as a notebook (not JSON",
+        "ida": "02_pixelcnn",
+    }.items():
+        shown = json.loads((out / "gradescope" / f"{student}.json").read_text())["output"]
+        assert said in shown and said in (out / "feedback" / f"{student}.html").read_text()
+    assert "Syntax error" in json.loads((out / "gradescope" / "dee.json").read_text())["output"]
+    assert out.stat().st_mode & 0o077 == 0  # marks are nobody else's
 
     before = {p: p.stat().st_mtime_ns for p in (out / "students").iterdir()}
     write(top, "ben", GOOD)  # handed in again
@@ -175,6 +268,18 @@ def test_a_batch_and_its_reports(
     assert results(out)["ben"]["points"] == FULL
     changed = {p.stem for p, t in before.items() if p.stat().st_mtime_ns != t}
     assert changed == {"ben"}
+
+    capsys.readouterr()
+    assert run(top, out, "--explain", "cem") == 0
+    told = capsys.readouterr().out
+    assert "cem: cem.ipynb, sha256" in told and "0 of 4 points" in told
+    assert "  case 1 of " in told and ", shape = (" in told and "expected tensor float32" in told
+    write(top, "cem", during("return no_such_name"))
+    assert run(top, out, "--explain", "cem") == 0
+    told = capsys.readouterr().out
+    assert "| NameError: name 'no_such_name' is not defined" in told
+    assert "not what was graded" in told and results(out)["cem"]["points"] == 0
+    assert "no_such_name" not in "".join(p.read_text() for p in out.rglob("*.*"))
 
 
 def test_regrading_reproduces_every_byte(tmp_path: Path, run: Callable[..., int]) -> None:
@@ -279,7 +384,9 @@ EVIL = "<script>alert(1)</script>\x1b[31m=1+1"
 def evil() -> dict[str, Any]:
     check = {"title": EVIL, "points": 0, "of": 1, "verdict": "wrong", "property": "values"}
     row = {"name": "=x", "title": EVIL, "points": 0, "of": 1, "verdict": "wrong", "broken": []}
+    row |= {"left_out": [], "unchanged": False}
     rest = {"submission": "", "specification": "", "isolation": "A", "final": True}
+    rest |= {"foreign": EVIL, "outdated": False, "file": "=x", "others": ["=x", EVIL]}
     return {
         **rest,
         "student": "=HYPERLINK(1)",
@@ -293,10 +400,11 @@ def evil() -> dict[str, Any]:
 
 def test_everything_is_escaped(tmp_path: Path) -> None:
     result = evil()
-    told = reports.summary([result])
-    for page in (pages.student_page(result), pages.class_page([result], told, [EVIL])):
+    told = reports.summary([result], [notebook.Left(EVIL, EVIL)])
+    for page in (pages.student_page(result), pages.class_page([result], told)):
         assert "<script" not in page and "\x1b" not in page and "&lt;script&gt;" in page
-    reports.tables([result], tmp_path)
+    evil_roster = roster.Roster(("=x",), {"=x": {"=x": "=x"}})
+    reports.tables([result], tmp_path, [notebook.Left("=x", "=x")], evil_roster)
     for name in ("grades.csv", "nbgrader.csv"):
         for row in csv.reader((tmp_path / name).open()):
             assert not any(cell[:1] in "=+-@" for cell in row if cell), row
