@@ -36,7 +36,8 @@ features of what was drawn. Write it first. The package has its parts:
 
 - `checkpoint.pretrained(model)` loads a network, and `pretrained("digits-ruler")` the small
   classifier whose inner layer gives the features;
-- `schedules.from_spec(net.info["schedule"]).grid(10)` gives the levels of ten steps;
+- `schedules.from_spec(spec).grid(10)` gives the levels of ten steps, where `spec` is
+  `net.info["schedule"]`;
 - `samplers.ddim(net, noise, grid, eta=…, fresh=…)` walks along them, and `samplers.last(…).x` is where
   it ends, floats in [-1, 1]; `diffusion.clipped(net)` keeps what the network expects in that range;
 - `to_levels(images, net.info["levels"])` makes whole numbers of them, and
