@@ -124,12 +124,18 @@ def ruler() -> None:
     """The feature net, trained on the ruler split of all ten classes."""
     seen, test = load("cifar10", "ruler", size=SIZE), load("cifar10", "test", size=SIZE)
     recipe = {"width": 48, "features": 32, "steps": 4000, "smoothing": 0.0}
+    start = time.perf_counter()
     net = checkpoint.rounded(fit_ruler(seen, **recipe))  # type: ignore[arg-type]
+    about: dict[str, Any] = {"command": "python experiments/cats.py ruler"}
+    about |= {"seconds": round(time.perf_counter() - start, 1)}
+    about |= {"hardware": checkpoint.hardware(torch.device("cpu"))}
     with torch.no_grad():
         right = torch.cat([net(x).argmax(1) for x in test.x.split(500)]) == test.y
     figures = {"test_accuracy": float(right.double().mean()), "n_test": len(test)}
     out = checkpoint.COMMITTED / "cifar16-ruler.safetensors"
-    checkpoint.export(out, net, data=seen, seed=0, step=4000, config=recipe, metrics=figures)
+    checkpoint.export(
+        out, net, data=seen, seed=0, step=4000, config=recipe, metrics=figures, **about
+    )
     print(figures)
 
 
