@@ -92,11 +92,20 @@ def writable(path: str, suffix: str) -> Path:
     return target
 
 
-def start_from(name: str, model: nn.Module, source: Any) -> None:
-    """Copy the weights of `source`: afterwards `model` computes what `source` does."""
+def start_from(name: str, model: nn.Module) -> dict[str, Any]:
+    """Take over the weights of a checkpoint: afterwards `model` computes what its model does.
+
+    Returns where they come from, for the new checkpoint to state: the file may be gone one day.
+    """
+    from .. import checkpoint
+
+    source = checkpoint.pretrained(name)
     given, mine = source.state_dict(), model.state_dict()
     known = all(key in mine and mine[key].shape == given[key].shape for key in given)
     silent = not any(mine[key].any() for key in mine if key not in given)
     if type(model) is not type(source) or not known or not silent:
         raise ValueError(f"--init {name} is another architecture: {source.spec}")
     model.load_state_dict(given, strict=False)
+    kept = ("command", "data", "seed", "step", "seconds", "hardware", "init")
+    about: dict[str, Any] = source.info  # type: ignore[assignment]
+    return {"model": name} | {key: about.get(key) for key in kept}

@@ -31,7 +31,8 @@ BITS_TOLERANCE = 0.002  # bits/dim between machines: other kernels, other roundi
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="name (see info) or file of a checkpoint")
     add_data(parser)
-    parser.add_argument("--ruler", help="feature net (default DATA-ruler where there is one)")
+    parser.add_argument("--ruler", help="feature net (default the one stated, or DATA-ruler "
+                        "where there is one)")  # fmt: skip
     parser.add_argument("--images", type=positive, help="images for the likelihood (default all)")
     parser.add_argument("--levels", type=positive, help="length of the chain of a bound")
     parser.add_argument("--first", type=positive, help="level where that chain stops")
@@ -68,15 +69,19 @@ def run(args: argparse.Namespace) -> Answer:
     with stated(args.model):
         stored = dict(model.info.get("metrics") or {})
         usual = {k: v for k, v in stored.get("config", {}).items() if k in names}
+        stated_ruler = (stored.get("quality") or {}).get("ruler")
     config = EvalConfig(**{**usual, **given})
     train, test = (_images(model, split, args) for split in ("train", "test"))
-    name = args.ruler or f"{model.info['data']['name']}-ruler"
+    name = args.ruler or stated_ruler or f"{model.info['data']['name']}-ruler"
     there = args.ruler or name in checkpoint.names()
     ruler = checkpoint.pretrained(name, device(args.device)) if there and config.n else None
     found = evaluate(model, test, train, ruler, config)
+    if found["quality"] and name in checkpoint.names():  # a file's path means nothing elsewhere
+        found["quality"]["ruler"] = name
     if args.export:
         checkpoint.export(args.export, model, metrics=found)
     same = "config" in stored and dataclasses.asdict(EvalConfig(**usual)) == found["config"]
+    same = same and stated_ruler in (None, name)  # other features, other distances
     with stated(args.model):
         apart = _apart(stored, found) if same and not args.export else []
     lines = [bits(found["likelihood"]), *quality(found["quality"])]

@@ -84,6 +84,7 @@ class Job(NamedTuple):
     schedule: Any
     images: Images
     valid: Images
+    init: dict[str, Any] | None
     state: TrainState
     seconds: float  # that earlier parts of the run took
 
@@ -123,14 +124,13 @@ def _begin(args: argparse.Namespace) -> Job:
     valid = data.load(args.data, "valid", args.root, size=args.size)[: args.valid_images]
     torch.manual_seed(args.seed)
     model, schedule = _model(args, images)
-    if args.init:
-        start_from(args.init, model, checkpoint.pretrained(args.init))
+    init = start_from(args.init, model) if args.init else None
     model = model.to(where)
     if not out.exists():
-        return Job(model, schedule, images, valid, TrainState(model, config), 0.0)
+        return Job(model, schedule, images, valid, init, TrainState(model, config), 0.0)
     model, found_state, found = checkpoint.load(out, where)
     state = _fits(args, config, found_state, found, images, schedule)
-    return Job(model, schedule, images, valid, state, found.get("seconds", 0.0))
+    return Job(model, schedule, images, valid, init, state, found.get("seconds", 0.0))
 
 
 def _train(args: argparse.Namespace, job: Job) -> Answer:
@@ -140,11 +140,11 @@ def _train(args: argparse.Namespace, job: Job) -> Answer:
     from ..fit import fit
     from ..train import loss_for
 
-    model, schedule, images, valid, state, seconds = job
+    model, schedule, images, valid, init, state, seconds = job
     out, config, first = Path(args.out), state.config, ranks.rank() == 0
     unit = "bits/dim" if schedule is None else f"(mean squared error of {model.predicts})"
     loss_fn = loss_for(model, images.levels, config, schedule)
-    about: dict[str, Any] = {"data": images, "seed": args.seed, "init": args.init}
+    about: dict[str, Any] = {"data": images, "seed": args.seed, "init": init}
     about |= {"command": args.typed, "processes": ranks.count()}
     if schedule is not None:
         about["schedule"] = schedule

@@ -104,7 +104,10 @@ def test_training_from_another_checkpoint(runs: Path, tmp_path: Path) -> None:
     a, b = checkpoint.pretrained(out), checkpoint.pretrained(source)
     for p, q in zip(a.parameters(), b.parameters(), strict=True):
         torch.testing.assert_close(p, q, atol=1e-6, rtol=1e-5)
-    assert a.info["init"] == source
+    told, first = a.info["init"], checkpoint.read_info(source)
+    assert told["model"] == source
+    for key in ("command", "data", "seed", "step", "seconds"):  # nobody may have that file
+        assert told[key] == first[key], key
 
 
 def test_training_from_a_checkpoint_that_lacks_a_part(runs: Path, tmp_path: Path) -> None:
@@ -162,6 +165,26 @@ def test_evaluation_reproduces_what_the_checkpoint_states(
     checkpoint.export(out, checkpoint.pretrained(out), metrics=stated)
     assert main(["evaluate", "--model", str(out), *ruler]) == 1
     assert "the checkpoint states" in capsys.readouterr().out
+
+
+def test_the_feature_net_is_stated_and_used_again(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "c.safetensors"
+    source = str(runs / "gated.safetensors")
+    export = ["evaluate", "--model", source, "--ruler", "digits-ruler", *QUICK]
+    assert main([*export, "--export", str(out)]) == 0
+    stated = checkpoint.read_info(out)["metrics"]
+    assert stated["quality"]["ruler"] == "digits-ruler"
+    capsys.readouterr()
+
+    other = ["--ruler", str(runs / "ruler.safetensors")]  # other features: nothing to compare
+    assert main(["evaluate", "--model", str(out), *other]) == 0
+    assert "as stated" not in capsys.readouterr().out
+    stated["quality"]["ruler"] = "mnist-ruler"  # does not fit 8x8: seen only if it is asked for
+    checkpoint.export(out, checkpoint.pretrained(out), metrics=stated)
+    assert main(["evaluate", "--model", str(out)]) == 2
+    assert "28" in capsys.readouterr().err
 
 
 def test_info(runs: Path, capsys: pytest.CaptureFixture) -> None:
