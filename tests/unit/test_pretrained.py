@@ -101,6 +101,28 @@ def test_committed_results_come_from_these_checkpoints() -> None:
     assert bounds == pytest.approx(stated, abs=2e-3)
 
 
+def test_the_halves_tell_a_pasted_digit_from_a_real_one_and_the_families_apart() -> None:
+    halves = results("halves")
+    for kind in ("disagree", "sure"):
+        assert halves[f"{kind}_pasted_other"]["value"] > 0.9  # the measure sees what it is for
+        same, real = (halves[f"{kind}_{name}"] for name in ("pasted_same", "real"))
+        assert real["interval"][0] < same["value"] < real["interval"][1]  # and no more than classes
+        for difference in ("gated_unet", "gated_real", "unet_real", "completed_real"):
+            found = halves[f"{kind}_{difference}"]
+            assert found["settled"] and found["interval"][0] > found["margin"], difference
+
+
+def test_the_learning_rates_are_compared_fairly() -> None:
+    rates = results("rates")
+    gated, unet = (rates[f"runs_{family}"] for family in ("gated", "unet"))
+    for quantity in ("parameters", "training_macs", "steps"):
+        assert abs(gated[quantity] / unet[quantity] - 1) <= 0.05
+    assert gated["rates"] == unet["rates"] and len(gated["rates"]) == 7
+    assert len(gated["value"]["trained"]) == len(unet["value"]["trained"]) == 5
+    difference = rates["near_gated_unet"]  # the ledger's rule, set before the run
+    assert difference["alike"] and max(map(abs, difference["interval"])) <= 0.15
+
+
 def test_every_committed_file_loads_and_is_small() -> None:
     assert {*GATED, *UNET, "digits-ruler"} <= set(names())
     for name in names():
