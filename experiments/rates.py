@@ -8,8 +8,9 @@ batch, as much arithmetic; the same optimiser, warm-up, decay, clipping and aver
 ``ddpm_lite/results/rates.json``.
 
 Written down before the run, with the rates, which a pilot of another seed had bracketed for the
-U-Net and, for the PixelCNN, from below only. The rule of the ledger: the share of runs within 5 % of the family's best validation loss, and the families
-count as alike where the shares differ by at most ``ALIKE``, interval included. But 5 % of bits/dim
+U-Net and, for the PixelCNN, from below only. The rule of the ledger: the share of runs within 5 %
+of the family's best validation loss, and the families count as alike where the shares differ by at
+most ``ALIKE``, interval included. But 5 % of bits/dim
 and 5 % of a squared error are two things: below either lies a floor that no net can pass, and the
 floors differ. Hence a second rule without a unit: how far on the way from the untrained net to the
 best run. A run is good if it went at least 95 % of that way; ``width`` is how many octaves of
