@@ -76,7 +76,7 @@ def render(text: str, places: list[Path]) -> tuple[str, str]:
     if match["interval"]:
         if not bounds:
             raise ValueError(f"{key} was recorded without an interval")
-        shown += " [{}, {}]".format(*(_written(bound, form) for bound in bounds))
+        shown += " [{},\N{NO-BREAK SPACE}{}]".format(*(_written(bound, form) for bound in bounds))
     notes = [f"measured: {key}"]
     if not field:  # these describe the value, not what else was recorded with it
         notes += [str(record["unit"])] if "unit" in record else []

@@ -32,7 +32,7 @@ def places(tmp_path: Path) -> list[Path]:
 
 def test_value_interval_and_field(places: list[Path]) -> None:
     assert render("05/fd:.2f", places)[0] == "12.30"
-    assert render("05/fd±:.1f", places)[0] == "12.3 [11.9, 12.8]"
+    assert render("05/fd±:.1f", places)[0] == "12.3 [11.9,\N{NO-BREAK SPACE}12.8]"
     assert render("05/fd@n", places)[0] == "5"
     assert render("05/curve@ddim/1:.2f", places)[0] == "0.25"
     assert "bits/dim" in render("05/fd:.2f", places)[1]

@@ -85,6 +85,35 @@ def test_widgets_come_alive_without_a_kernel(browser: Any, address: dict[str, st
             assert unnamed == 0, f"{name}: {unnamed} sliders without a name"
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_tables_of_a_chapter_fit_a_phone(browser: Any, address: dict[str, str], theme: str) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=theme)
+    wide, verdicts = [], 0
+    for name in names():
+        if name.startswith("book/0") or name == "book/intro.html":
+            page.goto(f"{address['file']}/{name}")
+            page.evaluate(SETTLED)
+            verdicts += page.locator("table.verdicts").count()
+            boxes = page.locator(".pst-scrollable-table-container")
+            over = boxes.evaluate_all("boxes => boxes.map(b => b.scrollWidth - b.clientWidth)")
+            wide += [f"{name}: table {i} by {by} px" for i, by in enumerate(over) if by > 1]
+    page.close()
+    assert verdicts == 5
+    assert not wide, wide
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_player_shows_whole_frames(browser: Any, address: dict[str, str], theme: str) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=theme)
+    page.goto(f"{address['file']}/notebooks/01_factorization.html")
+    sheets = page.locator(".player img.sheet")
+    assert sheets.count()
+    # a frame around the picture would shift every frame of the film in its window
+    padding = sheets.evaluate_all("images => images.map(i => getComputedStyle(i).padding)")
+    page.close()
+    assert set(padding) == {"0px"}
+
+
 def test_search_finds_a_page(browser: Any, address: dict[str, str]) -> None:
     page = browser.new_page()
     page.goto(f"{address['file']}/search.html?q=notation")
