@@ -161,6 +161,32 @@ def scales() -> list[float]:
     return [log_snr_grid(1, 8.0, -8.0, path)[-1, 0].item() for path in ("vp", "flow", "ve")]
 
 
+# -- what one step touches (C78) -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("sampler", "calls"), [(ddim, 1), (ddpm, 1), (dpmpp_2m, 1), (heun, 2)])
+def test_a_step_changes_every_pixel_in_one_call(sampler: Any, calls: int) -> None:
+    unet, asked = pretrained("digits-unet"), list[int]()
+    unet.net.register_forward_hook(lambda *_: asked.append(1))
+    noise = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    states = sampler(unet, noise, Cosine().grid(10))
+    before = next(states).x
+    for state in states:
+        assert len(asked) == (calls if state.i < 10 else 1)  # Heun's last step is DDIM's
+        assert (state.x != before).all()
+        before = state.x
+        asked.clear()
+
+
+def test_a_step_of_autoregression_writes_one_pixel() -> None:
+    before = torch.zeros(4, 1, 8, 8)
+    for rank, state in enumerate(pretrained("digits-gated").sample_steps(4, seed=0)):
+        written = (before != state.x).any(0).flatten().nonzero().flatten().tolist()
+        assert written in ([], [rank])  # none where all four draw the level that was there, 0
+        before = state.x.clone()
+    assert rank == 63
+
+
 # -- a perfect network memorises (Carlini et al. 2023 saw real ones do it) -------------------------
 
 

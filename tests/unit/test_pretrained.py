@@ -2,6 +2,7 @@
 
 import json
 import os
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -121,6 +122,37 @@ def test_the_learning_rates_are_compared_fairly() -> None:
     assert len(gated["value"]["trained"]) == len(unet["value"]["trained"]) == 5
     difference = rates["near_gated_unet"]  # the ledger's rule, set before the run
     assert difference["alike"] and max(map(abs, difference["interval"])) <= 0.15
+
+
+def test_each_rung_of_the_cats_ladder_changes_one_thing() -> None:
+    names = ("reported", "schedule", "ema", "longer", "classes")
+    infos = [read_info(f"cats16-{name}") for name in names]
+    changed = []
+    for below, here in pairwise(infos):
+        assert here["command"] == "python experiments/cats.py train" and here["hardware"]
+        parts = {
+            "schedule": lambda i: i["schedule"],
+            "weights": lambda i: i["run"]["ema"],
+            "steps": lambda i: i["step"],
+            "data": lambda i: i["data"]["name"],
+        }
+        changed.append([part for part, get in parts.items() if get(below) != get(here)])
+        same = ("batch", "lr", "decay", "seed")
+        assert all(below["config"][k] == here["config"][k] for k in same)
+    assert changed == [["schedule"], ["weights"], ["steps"], ["data"]]
+
+
+def test_the_ladder_repairs_brightness_and_distance() -> None:
+    cats = results("cats")
+    ratio, distance = (
+        {n: cats[f"{n}_{k}"]["interval"] for n in ("reported", "ema", "longer")}
+        for k in ("ratio", "frechet")
+    )
+    assert ratio["reported"][1] < 0.7 and ratio["ema"][0] < 1 < ratio["ema"][1]
+    assert distance["longer"][1] < distance["reported"][0]
+    assert cats["floor_frechet"]["interval"][1] < distance["longer"][0]  # far from real cats
+    low, high = cats["unseen_copies"]["interval"]
+    assert low < cats["longer_copies"]["value"] < high  # no more copies than of unseen cats
 
 
 def test_every_committed_file_loads_and_is_small() -> None:
