@@ -2,6 +2,8 @@
 
     python experiments/unet_design.py                # MNIST, over three hours on one core; resumes
     python experiments/unet_design.py --designs plain patches --steps 1000   # an hour
+    python experiments/unet_design.py --data digits --designs plain patches --steps 1500 \
+        --runs runs/unet_design_digits                       # ten minutes: what is committed
     python experiments/unet_design.py --data digits --steps 40 --seeds 1 --n 200 \
         --runs _build/unet_design --results _build/results     # a look at whether it works
 
