@@ -11,14 +11,12 @@ The margins that decide a verdict were written down before the run, in ``MARGIN`
 from __future__ import annotations
 
 import math
-import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from _parts import run_parts
 from torch import Tensor
 
 from ddpm_lite import cost, metrics, samplers
@@ -29,7 +27,6 @@ from ddpm_lite.diffusion import Denoiser, choose_first, clipped, elbo, elbo_by_l
 from ddpm_lite.record import record
 from ddpm_lite.schedules import from_spec
 
-HERE = Path(__file__).resolve().parents[1]
 SEEDS = (0, 1, 2)
 Distance = Callable[[Tensor], float]
 MARGIN = {"bits": 0.01, "frechet": 0.05}  # a difference below this settles nothing
@@ -259,9 +256,4 @@ PARTS = {
 }
 
 if __name__ == "__main__":
-    os.environ["DDPM_LITE_RESULTS"] = str(HERE / "ddpm_lite" / "results")
-    wanted = sys.argv[1:] or list(PARTS)
-    if unknown := set(wanted) - set(PARTS):
-        raise SystemExit(f"unknown part {', '.join(unknown)}: choose from {', '.join(PARTS)}")
-    for part in wanted:
-        PARTS[part]()
+    run_parts(PARTS)

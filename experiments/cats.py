@@ -21,14 +21,13 @@ fifth of the calls (`solver`).
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from _parts import run_parts
 from torch import Tensor
 
 from ddpm_lite import checkpoint, metrics, samplers
@@ -241,10 +240,4 @@ def _cats(split: str) -> Images:
 PARTS = {"exact": exact, "ruler": ruler, "train": train, "measure": measure}
 
 if __name__ == "__main__":
-    os.environ["DDPM_LITE_RESULTS"] = str(HERE / "ddpm_lite" / "results")
-    torch.set_num_threads(1)
-    wanted = sys.argv[1:] or list(PARTS)
-    if unknown := set(wanted) - set(PARTS):
-        raise SystemExit(f"unknown part {', '.join(unknown)}: choose from {', '.join(PARTS)}")
-    for part in wanted:
-        PARTS[part]()
+    run_parts(PARTS)

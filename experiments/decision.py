@@ -20,12 +20,11 @@ noise ratio, at all frequencies.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
+from _parts import run_parts
 from torch import Tensor
 
 from ddpm_lite import data
@@ -36,7 +35,6 @@ from ddpm_lite.record import record
 from ddpm_lite.samplers import ddpm, last
 from ddpm_lite.schedules import LinearBeta, log_snr_grid
 
-HERE = Path(__file__).resolve().parents[1]
 STEPS, CHAINS, FORKS, PATCHES = 100, 24, 16, 4000
 PLACES = range(4, 100, 5)  # states where chains fork
 SCHEDULE = LinearBeta()
@@ -162,9 +160,4 @@ def digits() -> None:
 PARTS = {"digits": digits, "photographs": exact("photographs"), "cifar10": exact("cifar10")}
 
 if __name__ == "__main__":
-    os.environ["DDPM_LITE_RESULTS"] = str(HERE / "ddpm_lite" / "results")
-    wanted = sys.argv[1:] or [p for p in PARTS if p != "cifar10" or "DDPM_LITE_DATA" in os.environ]
-    if unknown := set(wanted) - set(PARTS):
-        raise SystemExit(f"unknown part {', '.join(unknown)}: choose from {', '.join(PARTS)}")
-    for part in wanted:
-        PARTS[part]()
+    run_parts(PARTS, [p for p in PARTS if p != "cifar10" or "DDPM_LITE_DATA" in os.environ])

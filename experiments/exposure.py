@@ -16,13 +16,11 @@ it could not: a state that the chain made has no true noise.)
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from _parts import run_parts
 from torch import Tensor, nn
 
 from ddpm_lite import metrics
@@ -43,7 +41,6 @@ from ddpm_lite.record import record
 from ddpm_lite.samplers import State, ddpm, heun
 from ddpm_lite.schedules import Cosine, from_spec
 
-HERE = Path(__file__).resolve().parents[1]
 SEEDS = (0, 1, 2)
 STEPS, N = 100, 500
 FLOW_STEPS = 50  # of Heun: as many calls as STEPS, less one
@@ -186,9 +183,4 @@ def error() -> None:
 PARTS = {"error": error, "variance": variance}
 
 if __name__ == "__main__":
-    os.environ["DDPM_LITE_RESULTS"] = str(HERE / "ddpm_lite" / "results")
-    wanted = sys.argv[1:] or list(PARTS)
-    if unknown := set(wanted) - set(PARTS):
-        raise SystemExit(f"unknown part {', '.join(unknown)}: choose from {', '.join(PARTS)}")
-    for part in wanted:
-        PARTS[part]()
+    run_parts(PARTS)

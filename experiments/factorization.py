@@ -10,13 +10,11 @@ and LinearAR, on its digits; every interval is over training seeds and test imag
 from __future__ import annotations
 
 import math
-import os
-import sys
 from functools import cache, partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from _parts import run_parts
 from torch import Tensor, nn
 
 from ddpm_lite import data
@@ -27,7 +25,6 @@ from ddpm_lite.metrics import Interval, frechet, nested_bootstrap
 from ddpm_lite.record import record
 from ddpm_lite.train import TrainConfig, TrainState, ar_loss
 
-HERE = Path(__file__).resolve().parents[1]
 SEEDS = (0, 1, 2)
 TRAIN, VALID, TEST = (data.load("digits", split) for split in ("train", "valid", "test"))
 X = TEST.x.long()  # [397,1,8,8]
@@ -353,10 +350,4 @@ PARTS = {
 }  # fmt: skip
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    os.environ["DDPM_LITE_RESULTS"] = str(HERE / "ddpm_lite" / "results")
-    wanted = sys.argv[1:] or list(PARTS)
-    if unknown := set(wanted) - set(PARTS):
-        raise SystemExit(f"unknown part {', '.join(unknown)}: choose from {', '.join(PARTS)}")
-    for part in wanted:
-        PARTS[part]()
+    run_parts(PARTS)

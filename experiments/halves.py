@@ -24,13 +24,11 @@ Written down before the run:
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import torch
+from _parts import run_parts
 from torch import Tensor
 
 from ddpm_lite import metrics, samplers
@@ -44,7 +42,6 @@ from ddpm_lite.record import record
 from ddpm_lite.ruler import Ruler, fit_ruler
 from ddpm_lite.train import TrainConfig, TrainState, ar_loss
 
-HERE = Path(__file__).resolve().parents[1]
 SEEDS, N, SURE, MARGIN = (0, 1, 2), 2000, 0.9, 0.03
 HALVES = {"top": slice(0, 4), "bottom": slice(4, 8)}
 REACHES, STEPS = (1, 2, 3, 7), 300
@@ -236,10 +233,4 @@ def reach() -> None:
 PARTS = {"families": families, "reach": reach}
 
 if __name__ == "__main__":
-    os.environ["DDPM_LITE_RESULTS"] = str(HERE / "ddpm_lite" / "results")
-    torch.set_num_threads(1)
-    wanted = sys.argv[1:] or list(PARTS)
-    if unknown := set(wanted) - set(PARTS):
-        raise SystemExit(f"unknown part {', '.join(unknown)}: choose from {', '.join(PARTS)}")
-    for part in wanted:
-        PARTS[part]()
+    run_parts(PARTS)

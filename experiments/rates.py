@@ -24,13 +24,12 @@ which is no property of a family. ``bare`` is the same U-Net without, with fewer
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
+from _parts import run_parts
 from torch import Tensor, nn
 
 from ddpm_lite import cost, metrics
@@ -43,7 +42,6 @@ from ddpm_lite.schedules import Cosine
 from ddpm_lite.train import LossFn, TrainConfig, TrainState, ar_loss, diffusion_loss
 from ddpm_lite.unet import UNet
 
-HERE = Path(__file__).resolve().parents[1]
 SEEDS, STEPS = {"gated": 5, "unet": 5, "bare": 2}, 200
 RATES = tuple(10 ** (k / 2) for k in range(-6, 1))  # 0.001 to 1, by half decades
 OCTAVES = np.log2(10) / 2  # from one rate to the next
@@ -185,10 +183,4 @@ FIGURES: dict[str, tuple[Callable[[Tensor], float], str]] = {
 PARTS = {name: partial(measure, name) for name in BATCH} | {"compare": compare}
 
 if __name__ == "__main__":
-    os.environ["DDPM_LITE_RESULTS"] = str(HERE / "ddpm_lite" / "results")
-    torch.set_num_threads(1)
-    wanted = sys.argv[1:] or list(PARTS)
-    if unknown := set(wanted) - set(PARTS):
-        raise SystemExit(f"unknown part {', '.join(unknown)}: choose from {', '.join(PARTS)}")
-    for part in wanted:
-        PARTS[part]()
+    run_parts(PARTS)

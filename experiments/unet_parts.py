@@ -13,14 +13,12 @@ arithmetic. Writes ``ddpm_lite/results/parts.json``.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import cast
 
 import torch
+from _parts import run_parts
 from torch import Tensor, nn
 
 from ddpm_lite import metrics, samplers
@@ -34,7 +32,6 @@ from ddpm_lite.schedules import Cosine
 from ddpm_lite.train import TrainConfig, TrainState, diffusion_loss
 from ddpm_lite.unet import Attention, Block, UNet
 
-HERE = Path(__file__).resolve().parents[1]
 SEEDS, STEPS, N = (0, 1, 2), 300, 1000
 LOOKS, LATE = (50, 100, 200, 400, 800, 1200), 4  # at these steps; late is from the fifth on
 LEVELS = (0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)  # times
@@ -268,10 +265,4 @@ PARTS = {
 }
 
 if __name__ == "__main__":
-    os.environ["DDPM_LITE_RESULTS"] = str(HERE / "ddpm_lite" / "results")
-    torch.set_num_threads(1)
-    wanted = sys.argv[1:] or list(PARTS)
-    if unknown := set(wanted) - set(PARTS):
-        raise SystemExit(f"unknown part {', '.join(unknown)}: choose from {', '.join(PARTS)}")
-    for part in wanted:
-        PARTS[part]()
+    run_parts(PARTS)
