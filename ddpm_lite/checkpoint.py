@@ -13,7 +13,6 @@ import hashlib
 import json
 import math
 import os
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,16 @@ from torch import Tensor, nn
 from . import files, require
 from ._container import CheckpointError, encode, one_line, prefixed, read, under
 from .data import Images
+from .provenance import hardware, versions
 from .schedules import Schedule
 from .specs import build
 from .train import TrainConfig, TrainState
-from .version import __version__
 
 __all__ = [
     "COMMITTED",
     "CheckpointError",
     "build",
     "export",
-    "hardware",
     "load",
     "names",
     "pretrained",
@@ -165,14 +163,6 @@ def export(path: str | os.PathLike[str], model: nn.Module, **info: Any) -> dict[
     return header
 
 
-def hardware(device: torch.device) -> str:
-    """The class of machine that `device` is, such as "CPU x86_64, 1 thread" or a GPU's name."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"{device.type.upper()} {platform.machine()}, {threads} thread{'s' * (threads > 1)}"
-
-
 # -- helpers -------------------------------------------------------------------------------------
 
 
@@ -185,14 +175,9 @@ def _described_by_spec(model: Any) -> None:
 def _encoded(
     path: Path, model: nn.Module, tensors: dict[str, Tensor], info: dict[str, Any]
 ) -> tuple[dict[str, Any], bytes]:
-    versions = {
-        "ddpm_lite": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
     spec: dict[str, Any] = model.spec  # type: ignore[assignment]
     header = {
-        "versions": versions,  # an exported file keeps those it was trained with, and on
+        "versions": versions(),  # an exported file keeps those it was trained with, and on
         "hardware": hardware(next(model.parameters()).device),
         **_described(spec, info),
         "spec": spec,

@@ -20,8 +20,9 @@ from pathlib import Path
 import torch
 
 from ddpm_lite import metrics
-from ddpm_lite.checkpoint import COMMITTED, export, hardware, rounded
+from ddpm_lite.checkpoint import COMMITTED, export, rounded
 from ddpm_lite.data import Images, load
+from ddpm_lite.provenance import hardware
 from ddpm_lite.ruler import Ruler, fit_ruler
 
 

@@ -47,6 +47,8 @@ def _bits(found: dict[str, Any]) -> str:
 
 def _summary(name: str, found: dict[str, Any]) -> list[str]:
     """What a reader asks of a checkpoint, in a dozen lines; --json has everything."""
+    from ..provenance import runs
+
     spec, config = dict(found["spec"]), found.get("config") or {}
     net = dict(spec.pop("net", spec))
     lines = [("network", f"{net.pop('class')}, {found['parameters']:,} parameters")]
@@ -66,6 +68,7 @@ def _summary(name: str, found: dict[str, Any]) -> list[str]:
         took = f" in {found['seconds']:,.0f} s" if "seconds" in found else ""
         of = f" of {config['batch']} images" if "batch" in config else ""
         lines += [("training", f"{found['step']:,} steps{of}{took}, seed {found.get('seed')}")]
+    lines += [("", _begun(run)) for run in runs(found)[1:]]
     if found.get("best_step"):
         lines += [("", f"kept the averaged weights of step {found['best_step']:,}")]
     if found.get("command"):
@@ -81,6 +84,11 @@ def _summary(name: str, found: dict[str, Any]) -> list[str]:
     if "hardware" in found:
         lines += [("", str(found["hardware"]))]
     return [name, *(f"  {key:10} {text}" for key, text in lines), "  --json shows everything"]
+
+
+def _begun(run: dict[str, Any]) -> str:
+    took = f"{run['step']:,} steps in {run['seconds']:,.0f} s, seed {run['seed']}"
+    return f"begun with the weights of another run: {took}"
 
 
 def _listed(table: dict[str, Any]) -> str:

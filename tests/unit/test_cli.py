@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_lite import checkpoint, fit
+from ddpm_lite import checkpoint, fit, provenance
 from ddpm_lite.cli import main
 
 GATED = ["train", "gated", "--steps", "4", "--batch", "8", "--every", "2", "--warmup", "1",
@@ -108,6 +109,22 @@ def test_training_from_another_checkpoint(runs: Path, tmp_path: Path) -> None:
     assert told["model"] == source
     for key in ("command", "data", "seed", "step", "seconds"):  # nobody may have that file
         assert told[key] == first[key], key
+
+
+def test_all_runs_behind_a_checkpoint_are_told(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(runs / "gated.safetensors"), str(tmp_path / "b.safetensors")]
+    files += [str(tmp_path / "c.safetensors")]
+    for source, out in pairwise(files):
+        assert main([*GATED, "--lr", "1e-9", "--out", out, "--init", source]) == 0
+    told = provenance.runs(checkpoint.read_info(files[2]))
+    assert [run["command"] for run in told] == [
+        checkpoint.read_info(name)["command"] for name in reversed(files)
+    ]
+    capsys.readouterr()
+    assert main(["info", files[2]]) == 0
+    assert capsys.readouterr().out.count("begun with the weights of another run: ") == 2
 
 
 def test_training_from_a_checkpoint_that_lacks_a_part(runs: Path, tmp_path: Path) -> None:
