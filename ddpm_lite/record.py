@@ -10,16 +10,13 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
 from . import files, require
-from .version import __version__
+from .provenance import versions
 
 __all__ = ["committed", "record", "results"]
 
@@ -69,11 +66,7 @@ def record(
             raise ValueError(f"{key}: {field!r} is not a name for more")
         if given not in ("", None):
             entry[field] = _plain(given, key)
-    entry["versions"] = {
-        "ddpm_lite": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
+    entry["versions"] = versions()
     print(_shown(key, entry))
     if directory := os.environ.get("DDPM_LITE_RESULTS"):
         path = Path(directory) / f"{chapter}.json"

@@ -11,11 +11,12 @@ import torch
 from ddpm_lite import pretrained
 from ddpm_lite.checkpoint import names, read_info
 from ddpm_lite.cli import main
+from ddpm_lite.provenance import runs
 from ddpm_lite.record import committed, results
 
 GATED = ["digits-gated", "digits-gated-s1", "digits-gated-s2"]
 UNET = ["digits-unet", "digits-unet-s1", "digits-unet-s2"]
-MNIST = ["mnist-gated", "mnist-unet"]
+LARGER = ["mnist-gated", "mnist-unet", "fashion_mnist-gated", "fashion_mnist-unet"]
 
 
 def evaluate(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, Any]]:
@@ -25,14 +26,37 @@ def evaluate(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict
     return code, json.loads(out.out)
 
 
-@pytest.mark.parametrize("name", [*GATED, *UNET, *MNIST])
+@pytest.mark.parametrize("name", [*GATED, *UNET, *LARGER])
 def test_provenance_is_complete(name: str) -> None:
     info = read_info(name)
     wanted = {"command", "config", "data", "seed", "step", "seconds", "versions", "metrics", "spec"}
     assert wanted | {"hardware"} <= set(info)
     assert f"--seed {info['seed']}" in info["command"]
     assert info["command"].startswith("ddpm-lite train ")
-    assert info["data"]["hash"] and info["parameters"] <= (400_000 if name in MNIST else 250_000)
+    assert info["data"]["hash"] and info["parameters"] <= (400_000 if name in LARGER else 250_000)
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_the_larger_models_state_exact_or_bound_and_every_distance(name: str) -> None:
+    info = read_info(name)
+    likelihood, quality = info["metrics"]["likelihood"], info["metrics"]["quality"]
+    assert likelihood["kind"] == ("exact" if name.endswith("gated") else "bound")
+    assert likelihood["n"] >= 128 and likelihood["standard_error"] < 0.05
+    assert quality["n"] == 2000
+    for figure in ("frechet", "kernel", "confident"):
+        found = quality[figure]
+        assert found["interval"][0] <= found["value"] <= found["interval"][1] and "floor" in found
+    for run in runs(info):  # all that the weights went through
+        assert run["command"].startswith("ddpm-lite train ") and run["seconds"] > 0
+        assert run["data"]["hash"] and run["step"] > 0 and run["hardware"]
+
+
+def test_mnist_meets_its_targets() -> None:
+    gated, unet = (read_info(name)["metrics"] for name in LARGER[:2])
+    assert gated["likelihood"]["value"] <= 0.90 and gated["likelihood"]["n"] == 10_000
+    confident = unet["quality"]["confident"]
+    assert confident["interval"][0] >= 0.85
+    assert confident["floor"] == pytest.approx(0.974, abs=0.003)
 
 
 def test_the_three_seeds_are_three_trainings() -> None:
@@ -83,12 +107,12 @@ def test_the_bout_is_fair() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*GATED, *UNET, *MNIST])
+@pytest.mark.parametrize("name", [*GATED, *UNET, *LARGER])
 def test_every_checkpoint_reproduces_everything(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if name in MNIST and not os.environ.get("DDPM_LITE_DATA"):
-        pytest.skip("MNIST'S FIGURES NOT MEASURED AGAIN: set DDPM_LITE_DATA")
+    if name in LARGER and not os.environ.get("DDPM_LITE_DATA"):
+        pytest.skip("THE LARGER MODELS NOT MEASURED AGAIN: set DDPM_LITE_DATA")
     code, found = evaluate(capsys, "--model", name)
     assert code == 0 and not found["disagreements"]
 
