@@ -35,6 +35,7 @@ from ddpm_lite.data import Images, load, to_levels, to_unit
 from ddpm_lite.diffusion import Denoiser
 from ddpm_lite.exact import KernelDenoiser
 from ddpm_lite.fit import fit
+from ddpm_lite.provenance import hardware
 from ddpm_lite.record import record
 from ddpm_lite.ruler import fit_ruler
 from ddpm_lite.schedules import LinearBeta, zero_terminal_snr
@@ -125,7 +126,7 @@ def ruler() -> None:
     net = checkpoint.rounded(fit_ruler(seen, **recipe))  # type: ignore[arg-type]
     seconds = round(time.perf_counter() - start, 1)
     about: dict[str, Any] = {"command": "python experiments/cats.py ruler", "seconds": seconds}
-    about |= {"hardware": checkpoint.hardware(torch.device("cpu"))}
+    about |= {"hardware": hardware(torch.device("cpu"))}
     with torch.no_grad():
         right = torch.cat([net(x).argmax(1) for x in test.x.split(500)]) == test.y
     figures = {"test_accuracy": float(right.double().mean()), "n_test": len(test)}
