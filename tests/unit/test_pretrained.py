@@ -47,7 +47,7 @@ def test_the_larger_models_state_exact_or_bound_and_every_distance(name: str) ->
     info = read_info(name)
     likelihood, quality = info["metrics"]["likelihood"], info["metrics"]["quality"]
     assert likelihood["kind"] == ("exact" if name.endswith("gated") else "bound")
-    assert likelihood["n"] >= 128 and likelihood["standard_error"] < 0.05
+    assert likelihood["n"] >= 128 and likelihood["standard_error"] < 0.1
     assert quality["n"] == 2000
     for figure in ("frechet", "kernel", "confident"):
         found = quality[figure]
