@@ -17,6 +17,7 @@ from ddpm_lite.record import committed, results
 GATED = ["digits-gated", "digits-gated-s1", "digits-gated-s2"]
 UNET = ["digits-unet", "digits-unet-s1", "digits-unet-s2"]
 LARGER = ["mnist-gated", "mnist-unet", "fashion_mnist-gated", "fashion_mnist-unet"]
+CATS = [f"cats16-{rung}" for rung in ("reported", "schedule", "ema", "longer", "classes")]
 
 
 def evaluate(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, Any]]:
@@ -113,11 +114,11 @@ def test_the_bout_is_fair() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*GATED, *UNET, *LARGER])
+@pytest.mark.parametrize("name", [*GATED, *UNET, *LARGER, *CATS])
 def test_every_checkpoint_reproduces_everything(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if name in LARGER and not os.environ.get("DDPM_LITE_DATA"):
+    if name in LARGER + CATS and not os.environ.get("DDPM_LITE_DATA"):
         pytest.skip("THE LARGER MODELS NOT MEASURED AGAIN: set DDPM_LITE_DATA")
     code, found = evaluate(capsys, "--model", name)
     assert code == 0 and not found["disagreements"]
@@ -155,8 +156,7 @@ def test_the_learning_rates_are_compared_fairly() -> None:
 
 
 def test_each_rung_of_the_cats_ladder_changes_one_thing() -> None:
-    names = ("reported", "schedule", "ema", "longer", "classes")
-    infos = [read_info(f"cats16-{name}") for name in names]
+    infos = [read_info(name) for name in CATS]
     changed = []
     for below, here in pairwise(infos):
         assert here["command"] == "python experiments/cats.py train" and here["hardware"]
