@@ -1,4 +1,4 @@
-"""The file under a checkpoint: safetensors, a JSON header, a checksum of the tensors."""
+"""The file under a checkpoint: safetensors, a JSON header, checksums of both."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .version import __version__
 
-__all__ = ["FORMAT", "CheckpointError", "encode", "one_line", "prefixed", "read", "under"]
+__all__ = [
+    "FORMAT",
+    "CheckpointError",
+    "encode",
+    "one_line",
+    "prefixed",
+    "read",
+    "unchanged",
+    "under",
+]
 
 FORMAT = 1
 
@@ -29,14 +39,15 @@ def encode(
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path}: a checkpoint's name ends in .safetensors")
     for name, value in tensors.items():
-        if value.isnan().any():
-            raise CheckpointError(f"{name} holds NaN: such weights are not saved")
+        if not value.isfinite().all():
+            raise CheckpointError(f"{name} holds NaN or infinity: such weights are not saved")
     header = {**header, "format": FORMAT, "hash": _hash(tensors)}
     try:
         text = json.dumps(header, allow_nan=False, sort_keys=True)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"info must be JSON without NaN: {one_line(error)}") from error
-    return json.loads(text), safetensors.torch.save(tensors, {"ddpm_lite": text})
+    metadata = {"ddpm_lite": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    return json.loads(text), safetensors.torch.save(tensors, metadata)
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -52,6 +63,18 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         except CheckpointError:
             if _identity(path) == before:
                 raise
+
+
+def unchanged(path: Path) -> None:
+    """CheckpointError unless `path` is the file that the .json beside it, if any, tells of."""
+    beside = path.with_suffix(".json")
+    if not beside.is_file() or not path.is_file():
+        return
+    told = json.loads(beside.read_text(encoding="utf-8"))["sha256"]
+    if hashlib.sha256(path.read_bytes()).hexdigest() != told:
+        raise CheckpointError(
+            f"{path} is not the file that came with ddpm_lite: install the package again"
+        )
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -70,13 +93,14 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(f"there is no checkpoint {path}: `ddpm-lite info` lists known names")
     try:
         with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get("ddpm_lite")
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} is truncated or no safetensors file (a pickle is never read): "
             f"{one_line(error)}; fetch or train it again"
         ) from error
+    text = metadata.get("ddpm_lite")
     if text is None:
         raise CheckpointError(
             f"{path} is a safetensors file, but not one of ddpm_lite: make it with checkpoint.save"
@@ -84,7 +108,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         info = json.loads(text)
         version, told = info["format"], info["hash"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: its header is damaged ({one_line(error)}): fetch or train it again"
         ) from error
@@ -92,6 +116,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(
             f"{path} has format {version!r}, ddpm_lite {__version__} reads {FORMAT}: "
             "use the version that wrote it"
+        )
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    if metadata.get("sha256", sha256) != sha256:  # files of before have none
+        raise CheckpointError(
+            f"{path} is damaged: its header is not the one that was written; fetch it again"
         )
     if told != _hash(tensors):
         raise CheckpointError(
@@ -105,7 +134,7 @@ def _hash(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {list(value.shape)} ".encode())
-        digest.update(value.numpy().tobytes())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())  # numpy: no bfloat16
     return digest.hexdigest()
 
 

@@ -8,6 +8,7 @@ decoding, so that a thousand images of a large tree cost a thousand decodings.
 from __future__ import annotations
 
 import gzip
+import os
 import pickle
 import struct
 import zlib
@@ -26,7 +27,9 @@ CIFAR10 = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
+CIFAR10_EACH = {"train": 5_000, "test": 1_000}  # images of each class
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # of Pillow's modes
 
 
 class DataError(ValueError):
@@ -101,18 +104,28 @@ class _ArraysOnly(pickle.Unpickler):
 def read_cifar10(folder: Path, half: str, pick: Pick) -> Loaded:
     """CIFAR-10 as its authors pickled it, `cifar-10-batches-py`: 5 x 10,000 and 10,000 images."""
     names = [f"data_batch_{i}" for i in range(1, 6)] if half == "train" else ["test_batch"]
-    xs, ys = [], []
+    batches = []
     for path in (folder / name for name in names):
         try:
             with path.open("rb") as file:
-                batch = _ArraysOnly(file, encoding="bytes").load()
-            xs.append(np.asarray(batch[b"data"], np.uint8).reshape(10_000, 3, 32, 32))
-            ys.append(np.asarray(batch[b"labels"], np.int64).reshape(10_000))
+                batches.append(_cifar10_batch(_ArraysOnly(file, encoding="bytes").load()))
         except Exception as error:  # damaged pickles raise almost anything
             raise DataError(f"{path} cannot be read ({error}): fetch CIFAR-10 again") from error
-    x, y = np.concatenate(xs), np.concatenate(ys)
+    x, y = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     index = pick(y)
     return x[index], y[index], ""
+
+
+def _cifar10_batch(batch: Any) -> tuple[Array, Array]:
+    """Images and labels of one unpickled file. Nothing is cast: a cast would hide the damage."""
+    if not isinstance(batch, dict) or not {b"data", b"labels"} <= batch.keys():
+        raise ValueError("it holds no data and labels")
+    x, y = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"])
+    if x.dtype != np.uint8 or x.shape != (10_000, 3072):
+        raise ValueError(f"its data are {x.dtype}{list(x.shape)}, not uint8[10000, 3072]")
+    if y.dtype.kind not in "iu" or y.shape != (10_000,) or y.min() < 0 or y.max() > 9:
+        raise ValueError("its labels are not 10,000 whole numbers from 0 to 9")
+    return x.reshape(-1, 3, 32, 32), y.astype(np.int64)
 
 
 def read_cifar10_tree(folder: Path, half: str, pick: Pick) -> Loaded:
@@ -120,6 +133,12 @@ def read_cifar10_tree(folder: Path, half: str, pick: Pick) -> Loaded:
     files, y, classes = list_tree(folder / half)
     if tuple(classes) != CIFAR10:
         raise DataError(f"{folder / half} needs one folder per class of CIFAR-10, not {classes}")
+    each, counts = CIFAR10_EACH[half], np.bincount(y, minlength=10)
+    if wrong := [f"{n:,} in {c}" for c, n in zip(CIFAR10, counts, strict=True) if n != each]:
+        raise DataError(
+            f"{folder / half} holds {', '.join(wrong)}, not {each:,} pictures of each class: "
+            "unpack or fetch CIFAR-10 again"
+        )
     index = pick(y)
     chosen = [files[i] for i in index]
     x = read_pictures(chosen)
@@ -132,20 +151,45 @@ def read_cifar10_tree(folder: Path, half: str, pick: Pick) -> Loaded:
 def list_tree(folder: Path) -> tuple[list[Path], Array, list[str]]:
     """Pictures below `folder` in sorted order, labels, classes.
 
-    One sub-folder per class; where there are none, every picture is of class 0.
+    One sub-folder per class; where there are none, every picture is of class 0. Pictures that lie
+    elsewhere are an error: which class they belong to is not to be guessed.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder: give root=... or set DDPM_LITE_DATA")
-    classes = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
+        raise DataError(
+            f"{folder} is not a folder: it should hold pictures, or a sub-folder of them per class"
+        )
+    beside, classes = _entries(folder)
+    if beside and classes:
+        raise DataError(
+            f"{beside[0]} lies beside class folders ({classes[0]}, ...): move it into one, or away"
+        )
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes or ["."]):
-        found = sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in PICTURES)
+        found, inner = _entries(folder / name)
+        deeper = (_entries(Path(at))[0] for i in inner for at, *_ in os.walk(folder / name / i))
+        if lost := next(filter(None, deeper), None):
+            raise DataError(
+                f"{lost[0]} lies too deep: pictures lie in {folder} or in a sub-folder per class; "
+                "move it up, or give the folder that holds the classes"
+            )
         files += found
         labels += [label] * len(found)
     if not files:
         raise DataError(f"{folder} holds no pictures ({', '.join(sorted(PICTURES))})")
     return files, np.array(labels, np.int64), classes
+
+
+def _entries(folder: Path) -> tuple[list[Path], list[str]]:
+    """The pictures and the names of the sub-folders in `folder`, both sorted.
+
+    Regular files only: a pipe never ends. Neither hidden names count nor __MACOSX: a Mac writes
+    ._001.png beside 001.png, and that is no picture.
+    """
+    with os.scandir(folder) as entries:
+        seen = [e for e in entries if e.name[0] != "." and e.name != "__MACOSX"]
+    names = sorted(e.name for e in seen if e.is_file() and Path(e.name).suffix.lower() in PICTURES)
+    return [folder / name for name in names], sorted(e.name for e in seen if e.is_dir())
 
 
 def read_pictures(files: Sequence[Path], square: int | None = None) -> Array:
@@ -160,8 +204,15 @@ def read_pictures(files: Sequence[Path], square: int | None = None) -> Array:
     for path in files:
         try:
             with Image.open(path) as picture:
+                if picture.mode not in EIGHT_BIT:  # convert would clip them to 0..255
+                    raise DataError(
+                        f"{path} is a picture of mode {picture.mode}, not of 8 bits a channel: "
+                        "save it as 8-bit grey or RGB"
+                    )
                 grey = picture.mode in {"1", "L"}
                 array = np.array(picture.convert("L" if grey else "RGB"))
+        except DataError:
+            raise
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"{path} cannot be read ({error}): remove or replace it") from error
         array = array[None] if grey else array.transpose(2, 0, 1)  # [C,H,W]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import http.client
 import importlib
+import shutil
 import sys
 import tempfile
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
+from . import files
 from ._readers import DataError
 
 
@@ -44,16 +47,16 @@ def download(dataset: str, folder: str, root: Path) -> None:
         vision = import_torchvision()
         root.mkdir(parents=True, exist_ok=True)
         with (
-            tempfile.TemporaryDirectory(dir=root, prefix=".download-") as aside,
+            _aside(root) as aside,
             contextlib.redirect_stdout(sys.stderr),  # it prints, and ours may be JSON
         ):
             for train in (True, False):
-                getattr(vision.datasets, dataset)(aside, train=train, download=True)
+                getattr(vision.datasets, dataset)(str(aside), train=train, download=True)
             target = root / folder
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.is_dir():
                 target.rmdir()  # an earlier download may have left it, empty
-            (Path(aside) / folder).rename(target)
+            (aside / folder).rename(target)
     except ImportError as error:
         raise DataError("downloading needs torchvision: pip install torchvision") from error
     except (RuntimeError, OSError, http.client.HTTPException) as error:
@@ -61,3 +64,20 @@ def download(dataset: str, folder: str, root: Path) -> None:
         raise DataError(
             f"could not download {dataset} into {root}, nothing was kept: {why}"
         ) from error
+
+
+@contextlib.contextmanager
+def _aside(root: Path) -> Iterator[Path]:
+    """A hidden folder in `root` for the block, removed at its end with whatever is left in it.
+
+    Removing thousands of files takes a while: a second Ctrl-C must not stop it half-way.
+    """
+    made: list[Path] = []
+    try:
+        with files.uninterrupted():  # else one could come between making it and noting its name
+            made.append(Path(tempfile.mkdtemp(dir=root, prefix=".download-")))
+        yield made[0]
+    finally:
+        with files.uninterrupted():
+            for folder in made:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from . import files, require
-from ._container import CheckpointError, encode, one_line, prefixed, read, under
+from ._container import CheckpointError, encode, one_line, prefixed, read, unchanged, under
 from .data import Images
 from .provenance import hardware, versions
 from .schedules import Schedule
@@ -99,13 +99,13 @@ def load(
             moments.setdefault(int(index), {})[key] = value
         groups = state.optimizer.state_dict()["param_groups"]
         state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    except (KeyError, TypeError, ValueError) as error:
+        state.ema = _like(model, under("ema", tensors))
+        state.best = _like(model, under("best", tensors)) or None
+        require.whole("step", state.step, 0, state.config.steps)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(
             f"{path}: its training state is damaged: {one_line(error)}"
         ) from error
-    state.ema = {k: v.to(device) for k, v in under("ema", tensors).items()}
-    best = {k: v.to(device) for k, v in under("best", tensors).items()}
-    state.best = best or None
     return model, state, info
 
 
@@ -118,7 +118,7 @@ def pretrained(name: str | os.PathLike[str], device: torch.device | str = "cpu")
     ValueError for a device that is not here.
     """
     path, device = _path(name), require.device(device)
-    info, tensors = read(path)
+    info, tensors = _read(path)
     weights = under("best", tensors) or under("ema", tensors) or under("model", tensors)
     model = _filled(info, weights, path).to(device).eval()
     model.info = info
@@ -132,7 +132,7 @@ def names() -> list[str]:
 
 def read_info(name: str | os.PathLike[str]) -> dict[str, Any]:
     """The header of what `pretrained` would give, checked; the model is not built."""
-    return read(_path(name))[0]
+    return _read(_path(name))[0]
 
 
 def rounded(model: nn.Module) -> nn.Module:
@@ -197,6 +197,12 @@ def _path(name: str | os.PathLike[str]) -> Path:
     )
 
 
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if path.parent == COMMITTED:
+        unchanged(path)
+    return read(path)
+
+
 def _described(spec: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
     """`info` with schedules and images replaced by their descriptions."""
     found: dict[str, Any] = {k: spec[k] for k in ("shape", "levels") if k in spec}
@@ -209,6 +215,15 @@ def _described(spec: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
         else:
             found[key] = value
     return found
+
+
+def _like(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`weights` on the model's device, if there are any and they are as many and as large."""
+    own = model.state_dict()
+    shapes = {k: v.shape for k, v in weights.items()}
+    if weights and shapes != {k: v.shape for k, v in own.items()}:
+        raise ValueError("averaged weights of another shape than the model's")
+    return {k: v.to(own[k].device) for k, v in weights.items()}
 
 
 def _filled(info: dict[str, Any], weights: dict[str, Tensor], path: Path) -> Any:
@@ -228,7 +243,7 @@ def _filled(info: dict[str, Any], weights: dict[str, Tensor], path: Path) -> Any
             f"{path}: weights do not fit the spec: {name} is {found.get(name, 'missing')}, "
             f"the model has {wanted.get(name, 'none')}; fetch or train it again"
         )
-    if any(v.isnan().any() for v in weights.values()):
-        raise CheckpointError(f"{path}: its weights hold NaN: train it again")
+    if not all(v.isfinite().all() for v in weights.values()):
+        raise CheckpointError(f"{path}: its weights hold NaN or infinity: train it again")
     model.load_state_dict(weights)  # casts float16 to the model's float32
     return model

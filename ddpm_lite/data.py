@@ -43,9 +43,9 @@ class Images:
         if self.x.dtype != torch.uint8 or self.x.ndim != 4:
             raise DataError(f"x must be uint8[N,C,H,W], not {self.x.dtype}{list(self.x.shape)}")
         if self.y.dtype != torch.int64 or self.y.shape != self.x.shape[:1]:
-            raise DataError(
-                f"y must be int64[{len(self.x)}], not {self.y.dtype}{list(self.y.shape)}"
-            )
+            raise DataError(f"y must be int64[{len(self)}], not {self.y.dtype}{list(self.y.shape)}")
+        if self.y.numel() and int(self.y.min()) < 0:
+            raise DataError(f"y holds the label {int(self.y.min())}: labels count from 0")
         if not isinstance(self.levels, int) or not 2 <= self.levels <= 256:
             raise DataError(f"levels must be 2 to 256, not {self.levels!r}")
         if self.x.numel() and int(self.x.max()) >= self.levels:
@@ -57,9 +57,7 @@ class Images:
     def __getitem__(self, index: slice | Tensor) -> Images:
         """The subset picked by a slice, a bool mask [N] or an index tensor; names are kept."""
         if not isinstance(index, slice | Tensor) or (isinstance(index, Tensor) and index.ndim != 1):
-            raise DataError(
-                "index images by a slice, a mask or an index tensor; images.x[i] is one"
-            )
+            raise DataError("index by a slice, a mask or an index tensor; images.x[i] is one")
         try:
             return replace(self, x=self.x[index], y=self.y[index])
         except (IndexError, TypeError) as error:
@@ -187,7 +185,7 @@ def load(
 def _part(sizes: Mapping[str, int], split: str, n: int) -> np.ndarray:
     """The slice that is `split` of one fixed permutation of n images."""
     if sum(sizes.values()) != n:
-        raise DataError(f"{n:,} images where {sum(sizes.values()):,} were expected")
+        raise DataError(f"{n:,} images, not the {sum(sizes.values()):,} published: reinstall them")
     # RandomState's streams are frozen for ever (NEP 19); those of default_rng may change.
     order = np.random.RandomState(0).permutation(n)
     first = 0
@@ -202,6 +200,8 @@ def _find(
     name: str, source: _Source, root: str | Path | None, download: bool
 ) -> tuple[Path, _readers.Reader]:
     """The first folder that is there, and its reader; fetched where that is asked for."""
+    if root == "":  # a shell variable that was never set
+        raise DataError(f"root (--root) is empty: give the folder that {name} lies in")
     given = root if root is not None else os.environ.get("DDPM_LITE_DATA")
     roots = ([Path(given).expanduser()] if given else []) + ([_DEBIAN] if root is None else [])
 

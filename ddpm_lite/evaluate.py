@@ -73,6 +73,7 @@ class EvalConfig:
             require.real("guidance", self.guidance)
             if not self.labels:
                 raise ValueError("guidance needs labels to guide towards: set labels=True")
+        require.flag("labels", self.labels)
         require.seed(self.seed)
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["uninterrupted", "write", "write_all"]
+__all__ = ["naming", "uninterrupted", "write", "write_all"]
 
 Name = str | os.PathLike[str]
 
@@ -37,10 +37,10 @@ def write_all(contents: Mapping[Name, bytes]) -> None:
         try:
             for name, data in contents.items():
                 path = Path(name)
-                with _naming(path):
+                with naming(path):
                     parts[path] = _aside(path, data)
             for path, part in parts.items():
-                with _naming(path):
+                with naming(path):
                     os.replace(part, path)
         except BaseException:
             for part in parts.values():
@@ -67,7 +67,7 @@ def _aside(path: Path, data: bytes) -> str:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """An OSError inside speaks of `path`, not of a temporary file or of no file at all."""
     try:
         yield

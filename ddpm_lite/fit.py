@@ -7,6 +7,7 @@ images which no gradient saw. Both families are treated alike.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -85,6 +86,10 @@ def fit(
             if valid is not None:
                 now = validation_loss(averaged(model, state.ema), valid, loss_fn, repeats=repeats)
                 now = _of_first_process(now, next(model.parameters()).device)
+                if not math.isfinite(now):
+                    raise FloatingPointError(
+                        f"the validation loss is {now} at step {step.step}: lower lr, raise warmup"
+                    )
                 check = check._replace(valid=now)
                 if now < state.best_loss:
                     state.best_loss, state.best_step = now, step.step

@@ -14,7 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["choice", "device", "finite", "images", "real", "seed", "shape", "tensor", "whole"]
+__all__ = [
+    "choice",
+    "device",
+    "finite",
+    "flag",
+    "images",
+    "real",
+    "seed",
+    "shape",
+    "tensor",
+    "whole",
+]
 
 
 def whole(name: str, value: Any, low: int = 1, high: int | None = None) -> int:
@@ -43,6 +54,13 @@ def real(
         right = f"{high:g}{')' if open_high or high == math.inf else ']'}"
         raise ValueError(f"{name} must be a number in {left}, {right}, not {value!r}")
     return float(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False; "false", 0 and 1 are neither."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not {value!r}")
+    return value
 
 
 def seed(value: Any) -> int:

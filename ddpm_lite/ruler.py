@@ -97,6 +97,7 @@ def fit_ruler(
     probability. The digits take seconds on one thread. Initial weights, batches and their bending
     are drawn on the CPU, dropout on `device`.
     """
+    require.whole("classes", classes)
     if images.y.numel() == 0 or not 0 <= int(images.y.min()) <= int(images.y.max()) < classes:
         raise ValueError(f"the ruler needs labelled images of classes 0..{classes - 1}")
     for name, count in (("steps", steps), ("batch", batch)):

@@ -83,8 +83,7 @@ class TrainConfig:
         for name in ("ema", "label_drop"):
             require.real(name, getattr(self, name), 0, 1, open_high=True)
         for name in ("bf16", "channels_last"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
+            require.flag(name, getattr(self, name))
 
     def lr_at(self, step: int) -> float:
         """The learning rate of step `step` = 0, 1, …, steps − 1."""
@@ -175,7 +174,9 @@ def _check(model: nn.Module, images: Images, state: TrainState) -> None:
             f"{images.name} has labels up to {top}, the model classes={classes}: "
             f"give it {top + 1} or none"
         )
-    if state.ema.keys() != model.state_dict().keys():
+    own = {id(p) for p in model.parameters()}
+    stepped = {id(p) for group in state.optimizer.param_groups for p in group["params"]}
+    if state.ema.keys() != model.state_dict().keys() or not stepped <= own:
         raise ValueError("this state belongs to another model: make it with TrainState(model, ...)")
 
 

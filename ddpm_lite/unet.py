@@ -54,6 +54,8 @@ class UNet(nn.Module):
                 raise ValueError(f"{name} has an entry for each level, as (1, 2) has: {flags!r}")
         for mult in mults:
             require.whole("each of mults", mult)
+        for attend in attention:
+            require.flag("each of attention", attend)
         if not mults or len(mults) != len(attention):
             raise ValueError(f"{len(mults)} levels need as many attention flags: {attention}")
         self.spec: dict[str, Any] = {

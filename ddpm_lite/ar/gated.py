@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import require
 from .base import Label, add_labels, make_labels
 from .heads import LevelEmbedding, PixelModel, make_head
 from .sampling import Cache
@@ -85,6 +86,7 @@ class GatedPixelCNN(PixelModel):
     ) -> None:
         arguments: dict[str, Any] = {"width": width, "layers": layers, "head": head}
         arguments |= {"classes": classes, "dropout": dropout, "positions": positions}
+        require.flag("positions", positions)
         super().__init__(shape, levels, classes, arguments=arguments)
         C, H, W = self.shape
         self.embed = LevelEmbedding(levels)

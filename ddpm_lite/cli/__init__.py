@@ -9,18 +9,20 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import math
 import os
+import re
 import shlex
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .. import __version__
 from . import compress, decompress, evaluate, grade, info, release, sample, train
 from .common import Answer
 from .interrupt import listening
-from .ranks import PeerEnded, Told, count, rank
+from .ranks import PeerEnded, Told, check, count, rank
 
 COMMANDS = (train, sample, evaluate, compress, decompress, grade, release, info)
 
@@ -54,7 +56,7 @@ def parser() -> Parser:
         module.add_arguments(command)
         command.add_argument("--json", action="store_true", help="print the result as JSON")
         command.add_argument("--debug", action="store_true", help="show an error's traceback")
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, default=command.get_default)
     return top
 
 
@@ -72,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             heard.enough()
             code, message = _mistake(error)
             if heard or isinstance(error, KeyboardInterrupt):
-                kept = "; what was saved goes on with --resume" if given[:1] == ["train"] else ""
+                resumes = given[:1] == ["train"] and "ruler" not in given  # a ruler never does
+                kept = "; what was saved goes on with --resume" if resumes else ""
                 code, message = 130, f"interrupted{kept}"
                 if rank():
                     return code  # the first process tells it
@@ -83,10 +86,11 @@ def _run(argv: list[str]) -> int:
     if not argv:
         parser().print_help(sys.stderr)
         return 2
+    check()
     args = _parsed(argv)
     args.typed = shlex.join(["ddpm-lite", *argv])  # a checkpoint says how it was made
     answer: Answer = args.run(args)
-    said = json.dumps(answer.data, indent=2, sort_keys=True) if args.json else answer.text
+    said = _json(answer.data) if args.json else answer.text
     try:
         if answer.data:
             print(said, flush=True)
@@ -99,13 +103,33 @@ def _run(argv: list[str]) -> int:
 
 def _mistake(error: BaseException) -> tuple[int, str]:
     """The exit code and the line for whatever ended a command."""
-    if isinstance(error, MemoryError) or "allocate" in str(error):
+    if _no_memory(error) or _no_memory(error.__cause__):
         return 2, f"out of memory ({_line(error):.90}): ask for fewer images or a smaller model"
     if isinstance(error, ValueError | OSError | ImportError):
         return 2, _line(error)
     if isinstance(error, FloatingPointError | PeerEnded):
         return 1, _line(error)
     return 1, f"{type(error).__name__}: {_line(error)} (--debug shows where)"
+
+
+def _no_memory(error: BaseException | None) -> bool:
+    """Whether it says so. torch has no class for that, except on a GPU: its words must do."""
+    words = r"(can.t|not|unable to|tried to) allocate|out of memory"
+    torchs = isinstance(error, RuntimeError) and re.search(words, str(error), re.IGNORECASE)
+    return bool(torchs) or isinstance(error, MemoryError)
+
+
+def _json(data: dict[str, Any]) -> str:
+    """NaN and infinity as null: JSON has no word for them, and most readers refuse Python's."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(entry) for key, entry in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(entry) for entry in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(plain(data), indent=2, sort_keys=True, allow_nan=False)
 
 
 def _parsed(argv: list[str]) -> argparse.Namespace:

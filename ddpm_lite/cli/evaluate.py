@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .common import (
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> Answer:
     from .. import checkpoint
     from ..diffusion import Denoiser
     from ..evaluate import EvalConfig, evaluate
+    from ..ruler import Ruler
 
     model = checkpoint.pretrained(args.model, device(args.device))
     if not hasattr(model, "bits_per_dim") and not hasattr(model, "predicts"):
@@ -61,8 +63,16 @@ def run(args: argparse.Namespace) -> Answer:
         raise ValueError(f"{args.model} is a {kind}: it has no likelihood, give it as --ruler")
     if args.ode and (args.ode < 2 or not isinstance(model, Denoiser)):
         raise ValueError("--ode N is for a diffusion model and two or more images")
-    if args.export:
-        writable(args.export, ".safetensors")
+    family, foreign = "autoregressive", ["sampler", "steps", "guidance", "first", "levels"]
+    if isinstance(model, Denoiser):
+        family, foreign = "diffusion", ["temperature"]
+    for option in foreign:
+        if getattr(args, option) is not None:
+            raise ValueError(f"--{option} means nothing to {args.model}, which is {family}")
+    if args.export is not None:
+        target = writable(args.export, ".safetensors")
+        if target.resolve() == Path(args.model).resolve():
+            raise ValueError(f"--export {target} is the model itself: give another name")
         checkpoint.rounded(model)  # measure what will be committed
     names = [field.name for field in dataclasses.fields(EvalConfig)]
     given = {k: getattr(args, k) for k in names if getattr(args, k, None) is not None}
@@ -75,6 +85,8 @@ def run(args: argparse.Namespace) -> Answer:
     name = args.ruler or stated_ruler or f"{model.info['data']['name']}-ruler"
     there = args.ruler or name in checkpoint.names()
     ruler = checkpoint.pretrained(name, device(args.device)) if there and config.n else None
+    if ruler is not None and not isinstance(ruler, Ruler):
+        raise ValueError(f"--ruler {name} is a {type(ruler).__name__}: give a classifier of ours")
     found = evaluate(model, test, train, ruler, config)
     if found["quality"] and name in checkpoint.names():  # a file's path means nothing elsewhere
         found["quality"]["ruler"] = name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from .common import Answer, positive
 
 HELP = "grade a folder of submitted exercise notebooks, each exercise in a sandbox"
 EXAMPLE = "ddpm-lite grade submitted/ --chapter 01_factorization --out graded/01_factorization"
+LONGEST = 600.0  # seconds for one case: a longer limit is a slip of the pen
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "submissions", type=Path, help="holds STUDENT.ipynb or STUDENT/…/CHAPTER.ipynb"
     )
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder for results and reports, one for each set"
+        "--out", type=place, required=True, help="folder for results and reports, one for each set"
     )
     parser.add_argument("--chapter", help="such as 01_factorization (default: by the files' names)")
     parser.add_argument(
@@ -31,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dask", metavar="ADDRESS", help="of a Dask scheduler to grade on")
     parser.add_argument("--isolation", choices=("A", "B"), help="default: the best there is")
     parser.add_argument("--secret", type=Path, help="file with the secret behind random inputs")
-    parser.add_argument("--seconds", type=float, help="limit of a case (default: the exercise's)")
+    parser.add_argument("--seconds", type=seconds, help="limit of a case (default: the exercise's)")
     parser.add_argument(
         "--explain",
         metavar="STUDENT",
@@ -40,6 +42,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--insecure", action="store_true", help="grade without a sandbox: code that you trust"
     )
+
+
+def place(text: str) -> Path:
+    """A folder's name. "" would count as the folder where one stands: a variable not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty: give the name of a folder")
+    return Path(text)
+
+
+def seconds(text: str) -> float:
+    """A limit that some answer can keep: with any other one everybody would get 0."""
+    value = float(text)
+    if not (math.isfinite(value) and 0 < value <= LONGEST):
+        raise argparse.ArgumentTypeError(
+            f"{text} is no time limit: give seconds above 0 and up to {LONGEST:g}"
+        )
+    return value
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -68,7 +87,7 @@ def run(args: argparse.Namespace) -> Answer:
             "(--insecure runs every submission with your own rights)"
         )
     if not args.explain:
-        folder.open_folder(args.out)
+        folder.open_folder(args.out, args.submissions)
     plan = plan_of(
         exercises,
         secret=batch.secret_of(args.out, args.secret, made=not args.explain),

@@ -49,16 +49,18 @@ def write(out: Path, x: Tensor, levels: int) -> None:
     if out.suffix == ".png":
         files.write(out, _png(baselines.sheet(grey), len(grey)))
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
-        for j, image in enumerate(grey):
-            (aside / f"{j:06}.png").write_bytes(_png(baselines.sheet(image[None]), 1))
-        aside.chmod(0o755)
-        os.replace(aside, out)  # also over an empty folder
-    except BaseException:
-        shutil.rmtree(aside)
-        raise
+    made = [_png(baselines.sheet(image[None]), 1) for image in grey]  # Ctrl-C may stop this
+    with files.uninterrupted(), files.naming(out):  # and this is short
+        out.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        try:
+            for j, data in enumerate(made):
+                (aside / f"{j:06}.png").write_bytes(data)
+            aside.chmod(0o755)
+            os.replace(aside, out)  # also over an empty folder
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
 
 
 def target(path: str, channels: int) -> Path:
@@ -71,9 +73,11 @@ def target(path: str, channels: int) -> Path:
             raise ValueError(f"--out {path}: give NAME.npy, NAME.png or a new folder")
         writable(path, out.suffix)
     else:
-        if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
             raise ValueError(f"--out {path} is there already: give a new folder")
-        writable(f"{path}.png", ".png")
+        folder = next(p for p in out.absolute().parents if p.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise ValueError(f"--out {path}: cannot write in {folder}")
     if out.suffix != ".npy" and channels not in (1, 3):
         raise ValueError(f"a picture has 1 or 3 channels, not {channels}: give --out NAME.npy")
     return out
@@ -90,9 +94,15 @@ def _files(path: Path) -> list[Path]:
 
 def _array(path: Path, shape: Shape) -> np.ndarray:
     try:
-        x = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is no array of numbers: {error}") from error
+        x = np.load(path, mmap_mode="r", allow_pickle=False)  # so that no size is believed blindly
+    except OSError:  # it cannot be opened: the error says why, and names the file
+        raise
+    except Exception as error:  # numpy evaluates the header, and a header may say anything
+        why = " ".join(str(error).split())[:100] or type(error).__name__
+        raise ValueError(f"{path} is no array of numbers: {why}") from None  # nor out of memory
+    if not isinstance(x, np.ndarray):  # an archive of several
+        x.close()
+        raise ValueError(f"{path} is an .npz of several arrays: save the images alone with np.save")
     if x.ndim == 3 and shape[0] == 1:  # [n,H,W]
         x = x[:, None]
     if x.dtype.kind not in "ui" or x.shape[1:] != shape:

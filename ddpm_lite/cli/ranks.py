@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+_NUMBER = re.compile("[0-9]{1,9}")
 
 
 class Told(Exception):
@@ -36,16 +38,34 @@ class PeerEnded(RuntimeError):
 
 def rank() -> int:
     """0 is the first process, or the only one."""
-    return int(os.environ.get("RANK", "0"))
+    return _told("RANK", 0)
 
 
 def local_rank() -> int:
     """This process's number on its machine."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    return _told("LOCAL_RANK", 0)
 
 
 def count() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _told("WORLD_SIZE", 1)
+
+
+def _told(name: str, alone: int) -> int:
+    """torchrun's number in the environment; `alone` where it is none, so that errors can be told"""
+    text = os.environ.get(name, "")
+    return int(text) if _NUMBER.fullmatch(text) else alone
+
+
+def check() -> None:
+    """ValueError where the environment holds what torchrun cannot have put there."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        text = os.environ.get(name, "0")
+        if not _NUMBER.fullmatch(text):
+            raise ValueError(f"{name}={text!r} is no number of a process: unset {name}, which "
+                             "torchrun sets")  # fmt: skip
+    if rank() >= count():
+        raise ValueError(f"RANK={rank()} must be below WORLD_SIZE={count()}: unset both, which "
+                         "torchrun sets")  # fmt: skip
 
 
 def place(name: str) -> torch.device:

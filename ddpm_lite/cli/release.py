@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .common import Answer
+from .grade import place
 
 HELP = "make the exercise notebooks, or check that exercises are fit to be given out"
 EXAMPLE = "ddpm-lite release --out released-autumn/ --variant autumn"
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chapter", help="one chapter only, such as 01_factorization")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--out", type=Path, help="write CHAPTER.ipynb here, and solutions/ and instructor/"
+        "--out", type=place, help="write CHAPTER.ipynb here, and solutions/ and instructor/"
     )
     what.add_argument(
         "--course",
@@ -37,8 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    from ..grading import release, source, validate
+    from ..grading import folder, release, source, validate
 
+    if args.out:
+        folder.refuse_file(args.out)
     known = source.chapters(args.exercises)
     chosen = [args.chapter] if args.chapter else known
     if args.check:

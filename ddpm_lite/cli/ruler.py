@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import inspect
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
 from . import ranks
 from .common import Answer, device
+
+MEANT = {"data", "device", "download", "kind", "out", "root", "seed", "set", "size"}
+MEANT |= {"command", "debug", "default", "json", "run", "typed"}  # what every command has
 
 
 def train_ruler(args: argparse.Namespace, out: Path, arguments: dict[str, Any]) -> Answer:
@@ -18,17 +21,13 @@ def train_ruler(args: argparse.Namespace, out: Path, arguments: dict[str, Any]) 
 
     from .. import checkpoint, data
     from ..ruler import fit_ruler
-    from ..train import TrainConfig
 
     if ranks.count() > 1:
         raise ValueError("a ruler is trained by one process: start it without torchrun")
     if out.exists():
         raise ValueError(f"{out} is there already: a ruler is not resumed, give another --out")
-    for field in dataclasses.fields(TrainConfig):
-        if field.name != "seed" and getattr(args, field.name) != field.default:
-            name = field.name.replace("_", "-")
-            raise ValueError(f"--{name} is not for a ruler: try --set {field.name}=...")
     known = inspect.signature(fit_ruler).parameters.keys() - {"images", "seed", "device"}
+    _refuse_others(args, known)
     if unknown := arguments.keys() - known:
         raise ValueError(f"--set {min(unknown)}: a ruler takes {', '.join(sorted(known))}")
     where = device(args.device)
@@ -44,3 +43,11 @@ def train_ruler(args: argparse.Namespace, out: Path, arguments: dict[str, Any]) 
     checkpoint.save(out, net, data=images, seed=args.seed, command=args.typed, metrics=found)
     text = f"{out}: accuracy {accuracy:.3f} on the test split"
     return Answer({"out": str(out), "accuracy": accuracy}, text)
+
+
+def _refuse_others(args: argparse.Namespace, known: Set[str]) -> None:
+    """ValueError for an option of `train` that was given and would be passed over in silence."""
+    for name, value in vars(args).items():
+        if name not in MEANT and value != args.default(name):
+            advice = f"try --set {name}=..." if name in known else "leave it out"
+            raise ValueError(f"--{name.replace('_', '-')} is not for a ruler: {advice}")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 HELP = "draw images from a trained model of either family"
 EXAMPLE = "ddpm-lite sample --model digits-unet --n 16 --sampler ddim --steps 50 --out grid.png"
 
+MOST = 1_000_000  # images on a picture, steps of a chain, classes: more is a slip of the hand
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="name (see info) or file of a checkpoint")
@@ -32,6 +34,9 @@ def run(args: argparse.Namespace) -> Answer:
     from ..diffusion import Denoiser
     from ..evaluate import EvalConfig, generate
 
+    for option in ("n", "steps", "label"):
+        if abs(number := getattr(args, option) or 0) > MOST:
+            raise ValueError(f"--{option} {number} is out of bounds: at most {MOST:,}")
     out = writable(args.out, ".png")
     if args.guidance is not None and args.label is None:
         raise ValueError("--guidance needs a label to guide towards: give --label")

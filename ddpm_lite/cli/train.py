@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import ranks
-from .common import DATA, Answer, add_common, add_data, positive, start_from, writable
+from .common import DATA, Answer, add_common, add_data, positive, start_from, stated, writable
 from .ruler import train_ruler
+from .settings import settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,7 +91,7 @@ class Job(NamedTuple):
 
 def run(args: argparse.Namespace) -> Answer:
     if args.kind == "ruler":
-        return train_ruler(args, writable(args.out, ".safetensors"), _arguments(args.set))
+        return train_ruler(args, writable(args.out, ".safetensors"), settings(args.set))
     with ranks.joined():
         ranks.together(lambda: _fetch(args))
         job = ranks.together(
@@ -124,13 +124,15 @@ def _begin(args: argparse.Namespace) -> Job:
     valid = data.load(args.data, "valid", args.root, size=args.size)[: args.valid_images]
     torch.manual_seed(args.seed)
     model, schedule = _model(args, images)
-    init = start_from(args.init, model) if args.init else None
+    init = start_from(args.init, model) if args.init and not out.exists() else None
     model = model.to(where)
     if not out.exists():
         return Job(model, schedule, images, valid, init, TrainState(model, config), 0.0)
     model, found_state, found = checkpoint.load(out, where)
     state = _fits(args, config, found_state, found, images, schedule)
-    return Job(model, schedule, images, valid, init, state, found.get("seconds", 0.0))
+    with stated(args.out):
+        seconds = float(found.get("seconds", 0.0))
+    return Job(model, schedule, images, valid, found.get("init"), state, seconds)
 
 
 def _train(args: argparse.Namespace, job: Job) -> Answer:
@@ -197,7 +199,12 @@ def _fits(
     pairs = {f.name: (getattr(state.config, f.name), getattr(config, f.name))
              for f in dataclasses.fields(config)}  # fmt: skip
     pairs["model"] = (found["spec"], wanted)
-    pairs["data"] = (found.get("data", {}).get("hash"), images.hash)
+    init = found.get("init")
+    with stated(args.out):
+        pairs["data"] = (found.get("data", {}).get("hash"), images.hash)
+        begun = init.get("model") if isinstance(init, dict) else init
+    if args.init is not None:  # left out it stays what it was
+        pairs["--init"] = (begun, args.init)
     pairs["schedule"] = (found.get("schedule"), schedule and schedule.spec)
     for name, (then, now) in pairs.items():
         if then != now:
@@ -212,7 +219,7 @@ def _model(args: argparse.Namespace, images: Images) -> tuple[nn.Module, Any]:
     """The model of the command line, and its schedule or None."""
     from .. import checkpoint
 
-    arguments = _arguments(args.set)
+    arguments = settings(args.set)
     if taken := arguments.keys() & {"channels", "class", "levels", "net", "shape"}:
         raise ValueError(f"--set {min(taken)}: that is for --data, --size and KIND to say")
     if args.kind != "unet":
@@ -231,17 +238,3 @@ def _model(args: argparse.Namespace, images: Images) -> tuple[nn.Module, Any]:
     return checkpoint.build(denoiser), checkpoint.build(
         {"class": SCHEDULES[args.schedule or "cosine"]}
     )
-
-
-def _arguments(pairs: list[str]) -> dict[str, Any]:
-    """width=40 mults=1,2 head=logistic -> {"width": 40, "mults": (1, 2), "head": "logistic"}."""
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name.isidentifier():
-            raise ValueError(f"--set takes NAME=VALUE, not {pair!r}: KIND comes before --set")
-        try:
-            found[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            found[name] = text
-    return found

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from .. import files
 from .source import Loaded
 
-__all__ = ["write_autograder"]
+__all__ = ["autograder", "finish", "write_autograder"]
 
 SETUP = """\
 #!/usr/bin/env bash
@@ -43,26 +43,40 @@ cp "$out"/gradescope/*.json /autograder/results/results.json
 """
 
 
-def write_autograder(exercises: Sequence[Loaded], folder: Path, package: str) -> list[Path]:
-    """Write setup.sh, run_autograder and the exercises (as released, variant included).
+def autograder(exercises: Sequence[Loaded], folder: Path, package: str) -> dict[files.Name, bytes]:
+    """The files: setup.sh, run_autograder and the exercises (as released, variant included).
 
     package: what pip installs, such as git+URL@TAG; where it is "", a wheel that you put into the
     folder. The secret behind the random inputs is made anew for each run, unless a file `secret`
-    lies there too. Exercises of an earlier release are removed; what you put there is not.
+    lies there too.
     """
     chapter = exercises[0].chapter
     what = {"package": shlex.quote(package), "found": ""}
     setup = SETUP.format(**(what if package else {"package": WHEEL, "found": FOUND}))
-    written = [
-        files.write(folder / "setup.sh", setup.encode()),
-        files.write(folder / "run_autograder", RUN.format(chapter=chapter).encode()),
-    ]
-    for script in written[:2]:
-        script.chmod(0o755)
-    for e in exercises:
-        path = folder / "exercises" / chapter / f"{e.name}.py"
-        written.append(files.write(path, e.file.encode()))
+    made: dict[files.Name, bytes] = {
+        folder / "setup.sh": setup.encode(),
+        folder / "run_autograder": RUN.format(chapter=chapter).encode(),
+    }
+    return made | {
+        folder / "exercises" / chapter / f"{e.name}.py": e.file.encode() for e in exercises
+    }
+
+
+def finish(folder: Path, made: Collection[files.Name]) -> None:
+    """After the files are written: the scripts may run, and exercises of an earlier release go.
+
+    What you put there yourself stays.
+    """
+    for script in ("setup.sh", "run_autograder"):
+        (folder / script).chmod(0o755)
     for path in (folder / "exercises").glob("*/*.py"):
-        if path not in written:
+        if path not in made:
             path.unlink()
-    return written
+
+
+def write_autograder(exercises: Sequence[Loaded], folder: Path, package: str) -> None:
+    """Write one such folder, whole or not at all."""
+    made = autograder(exercises, folder, package)
+    with files.uninterrupted():
+        files.write_all(made)
+        finish(folder, made)

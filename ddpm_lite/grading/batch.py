@@ -17,6 +17,8 @@ from .plan import FORMAT, BatchStopped, Job, Plan, grade_some
 
 __all__ = ["grade_all", "opened", "read_result", "secret_of"]
 
+SHORTEST = 16  # bytes of a secret
+
 
 def read_result(path: Path) -> dict[str, Any] | None:
     """A result written before, or None."""
@@ -28,12 +30,21 @@ def read_result(path: Path) -> dict[str, Any] | None:
 
 
 def secret_of(out: Path, given: Path | None, made: bool = True) -> bytes:
-    """The secret behind the random inputs: a file's content, or one `made` once for a folder."""
+    """The secret behind the random inputs: a file's content, or one `made` once for a folder.
+
+    ValueError where it is so short that the inputs could be guessed.
+    """
     path = given or out / "secret"
     if not path.exists() and given is None and made:
         files.write(path, secrets.token_hex(32).encode())
         path.chmod(0o600)
-    return path.read_bytes().strip()
+    secret = path.read_bytes().strip()
+    if len(secret) < SHORTEST:
+        raise ValueError(
+            f"{path} holds {len(secret)} bytes, too few for a secret: the inputs could be guessed; "
+            f"put {SHORTEST} random characters or more into it"
+        )
+    return secret
 
 
 def grade_all(

@@ -67,7 +67,7 @@ def _asked(
     group: Sequence[Sequence[Step]],
 ) -> Generator[tuple[Outcome, list[str]], None, None]:
     """Each case's outcome, and what was raised, until the worker is lost."""
-    seconds = plan.seconds or exercise.spec.seconds
+    seconds = exercise.spec.seconds if plan.seconds is None else plan.seconds
     load = {"cells": list(cells), "answer": exercise.answer, "given": exercise.starter}
     why = ""
     with box.child() as (out, into):

@@ -11,14 +11,37 @@ from typing import Any
 from .. import __version__, files
 from .plan import Plan
 
-__all__ = ["about", "claim", "open_folder", "put_aside"]
+__all__ = ["about", "claim", "open_folder", "put_aside", "refuse_file"]
 
 ABOUT = "batch.json"
 KINDS = {"students": ".json", "feedback": ".html", "gradescope": ".json"}
+OLD = "old"  # holds the files of who is not graded any more
 
 
-def open_folder(out: Path) -> None:
-    """Make the folder, for its owner alone: marks are nobody else's. One that is there stays."""
+def refuse_file(out: Path) -> None:
+    """ValueError where a file has the name that is to be a folder's."""
+    for path in (out, *out.parents):
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"--out {out}: {path} is a file: give the name of a folder")
+
+
+def open_folder(out: Path, submissions: Path) -> None:
+    """Make the folder, for its owner alone: marks are nobody else's. One that is there stays.
+
+    ValueError where results and submissions would mix: the next run would grade the results.
+    """
+    refuse_file(out)
+    handed, mine = submissions.resolve(), out.resolve()
+    if mine.is_relative_to(handed):
+        raise ValueError(
+            f"--out {out} lies in the folder of submissions, {submissions}, and would be graded "
+            "as one of them: give a folder outside of it"
+        )
+    if any(handed.is_relative_to(mine / kind) for kind in (*KINDS, OLD)):
+        raise ValueError(
+            f"the submissions, {submissions}, lie where --out {out} keeps its own files: "
+            "give another --out"
+        )
     if not out.exists():
         out.mkdir(parents=True)
         out.chmod(0o700)
@@ -55,7 +78,7 @@ def put_aside(out: Path, students: Collection[str]) -> list[str]:
     for kind, suffix in KINDS.items():
         for path in sorted((out / kind).glob(f"*{suffix}")):
             if path.stem not in students:
-                (out / "old" / kind).mkdir(parents=True, exist_ok=True)
-                os.replace(path, out / "old" / kind / path.name)
+                (out / OLD / kind).mkdir(parents=True, exist_ok=True)
+                os.replace(path, out / OLD / kind / path.name)
                 gone.add(path.stem)
     return sorted(gone)

@@ -48,7 +48,8 @@ def grade(
 ) -> Graded:
     """Score one exercise of a submission. Raises SandboxError where the sandbox itself fails."""
     expected = Expected(exercise, key)
-    worker = _Asked(box, exercise, cells, seconds or exercise.spec.seconds, stops)
+    limit = exercise.spec.seconds if seconds is None else seconds
+    worker = _Asked(box, exercise, cells, limit, stops)
     got = worker.outcomes(expected.flat, [len(group) for _, group in expected.cases])
     return Graded(score(expected, got), worker.broken, worker.left_out)
 

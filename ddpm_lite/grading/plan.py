@@ -63,19 +63,29 @@ def plan_of(exercises: Sequence[Loaded], **rest: Any) -> Plan:
 
 
 def self_test(plan: Plan, box: Sandbox, exercises: Sequence[Loaded]) -> None:
-    """On this very machine the references must score full and the starters 0; else BatchStopped."""
+    """On this very machine the references must score full and the starters 0; else BatchStopped.
+
+    They keep the time limit of everybody: one that is too short for them would fail everybody.
+    """
     for exercise in exercises:
         for source, due in ((exercise.solved, exercise.spec.points), (exercise.starter, 0)):
+            key = key_of(plan.secret, "self", exercise.name)
             try:
-                got = grade(box, exercise, [source], key_of(plan.secret, "self", exercise.name))
+                got = grade(box, exercise, [source], key, plan.seconds)
             except Exception as error:
                 raise BatchStopped(f"nobody was graded: {exercise.name}: {error}") from error
             if got.score.points != due:
                 what = "reference" if due else "empty starter"
+                slow = got.score.verdict == "timeout" and plan.seconds is not None
+                ask = (
+                    f"give more than --seconds {plan.seconds:g}"
+                    if slow
+                    else "is something not installed?"
+                )
                 raise BatchStopped(
                     f"nobody was graded: the {what} of {exercise.name} scores "
                     f"{got.score.points:g} of {exercise.spec.points:g} on this machine "
-                    f"({got.score.verdict}); is something not installed?"
+                    f"({got.score.verdict}); {ask}"
                 )
 
 

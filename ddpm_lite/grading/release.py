@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import checks, files
-from .autograder import write_autograder
+from .autograder import autograder, finish
 from .identity import KEY, identity, written
 from .notebook import open_submission
 from .public import dumps, public_numbers
@@ -111,6 +111,7 @@ def write_all(
 ) -> list[Path]:
     """Write every chapter's notebook; for teachers also in out/solutions and out/instructor.
 
+    All is made before the first file is written: a full disk or Ctrl-C leaves no half of a set.
     course: course.toml, if there is one. package: folder for the numbers, where the exercises are
     the course's own; otherwise the notebooks carry them. ValueError where `out` holds another set.
     """
@@ -119,7 +120,8 @@ def write_all(
     repository, tag = course_of(course)
     setup = setup_source(repository, tag)
     source = f"git+{repository}@{tag}" if repository else ""
-    written: list[Path] = []
+    made: dict[files.Name, bytes] = {}
+    graders: list[Path] = []
     for chapter, exercises in chapters.items():
         table = numbers(exercises)
         packed = checks.pack(table) if package is None else ""
@@ -127,15 +129,19 @@ def write_all(
         if teachers:
             kinds |= {"solutions": solutions, "instructor": instructor}
         for folder, make in kinds.items():
-            made = make(exercises, setup, packed, title_of(chapter, course.parent / "book"))
-            text = json.dumps(made, indent=1, sort_keys=True, ensure_ascii=False)
-            written.append(files.write(out / folder / f"{chapter}.ipynb", f"{text}\n".encode()))
+            cells = make(exercises, setup, packed, title_of(chapter, course.parent / "book"))
+            text = json.dumps(cells, indent=1, sort_keys=True, ensure_ascii=False)
+            made[out / folder / f"{chapter}.ipynb"] = f"{text}\n".encode()
         if teachers:
-            written += write_autograder(exercises, out / "gradescope" / chapter, source)
+            graders.append(out / "gradescope" / chapter)
+            made |= autograder(exercises, graders[-1], source)
         if package is not None:
-            path = package / f"{chapter}.json"
-            written.append(files.write(path, dumps(table).encode()))
-    return written
+            made[package / f"{chapter}.json"] = dumps(table).encode()
+    with files.uninterrupted():
+        files.write_all(made)
+        for grader in graders:
+            finish(grader, made)
+    return [Path(path) for path in made]
 
 
 def _refuse_others(chapters: dict[str, list[Loaded]], out: Path) -> None:

@@ -19,10 +19,13 @@ import pytest
 from hostile import FULL, GOOD, WRONG, during
 
 from ddpm_lite.cli import main
-from ddpm_lite.grading import batch, notebook, pages, plan, reports, roster, source
+from ddpm_lite.grading import batch, judge, notebook, pages, plan, reports, roster, source
+from ddpm_lite.grading.execute import Outcome
 
 EXERCISES = Path(__file__).resolve().parents[2] / "exercises"
 CHAPTER = "01_factorization"
+HOW = ["--insecure", "--chapter", CHAPTER]  # none of these comes to run anything
+SECRET = "0123456789abcdef"
 ELSEWHERE = {"chapter": "02_pixelcnn", "answers": ["colour_mask"], "texts": "0"}
 DEE_NOTE = (
     "syntax error in code cell 1; "
@@ -287,7 +290,7 @@ def test_regrading_reproduces_every_byte(tmp_path: Path, run: Callable[..., int]
     for name, text in {"a": GOOD, "b": WRONG, "c": "x"}.items():
         write(top, name, text)
     secret = tmp_path / "secret"
-    secret.write_text("s")
+    secret.write_text(SECRET)
     texts = []
     for words in (["--workers", "2"], []):
         out = tmp_path / f"out{len(texts)}"
@@ -349,18 +352,74 @@ def test_a_grader_error_is_no_zero(
         (["grade", "{here}/empty", "--out", "{here}/o", "--chapter", CHAPTER], "no notebooks"),
         (["grade", "{here}/empty", "--out", "{here}/o"], "give --chapter"),
         (["grade", "{here}/empty", "--out", "{here}/o", "--chapter", "9"], "no chapter '9'"),
+        *[
+            (["grade", "{here}/one", "--out", "{here}/o", "--seconds", n], f"{n} is no time limit")
+            for n in ("0", "-1", "nan", "inf", "1e300", "601")
+        ],
+        (["grade", "{here}/one", "--out", "{here}/o", "--seconds", "x"], "invalid seconds value"),
+        (["grade", "{here}/one", "--out", ""], "the name is empty"),
+        (["grade", "{here}/one", "--out", "{here}/one", *HOW], "lies in the folder of submissions"),
+        (["grade", "{here}/one", "--out", "{here}/x/../one/o/p", *HOW], "outside of it"),
+        (["grade", "{here}/link", "--out", "{here}/one/o", *HOW], "outside of it"),
+        (["grade", "{here}/o/students", "--out", "{here}/o", *HOW], "keeps its own files"),
+        (["grade", "{here}/one", "--out", "{here}/file", *HOW], "file is a file: give the name"),
+        (["grade", "{here}/one", "--out", "{here}/file/o", *HOW], "file is a file: give the name"),
+        (
+            ["grade", "{here}/one", "--out", "{here}/o", *HOW, "--secret", "{here}/file"],
+            "holds 0 bytes, too few for a secret",
+        ),
+        (
+            ["grade", "{here}/one", "--out", "{here}/o", *HOW, "--secret", "{here}/short"],
+            "holds 15 bytes, too few for a secret",
+        ),
     ],
 )
 def test_wrong_arguments_are_one_line(
     words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
+    write(tmp_path / "one", "anna", GOOD)
+    write(tmp_path / "o" / "students", "anna", GOOD)
+    (tmp_path / "link").symlink_to("one")
+    (tmp_path / "file").touch()
+    (tmp_path / "short").write_text(SECRET[1:] + "\n")
+    before = sorted(tmp_path.rglob("*"))
     given = [word.format(here=tmp_path) for word in words]
     if "--exercises" not in given:
         given += ["--exercises", str(EXERCISES)]
     assert main(given) == 2
     told = capsys.readouterr().err
     assert said in told and told.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("limit", ["1e-9", "1e-4"])
+def test_a_limit_that_the_reference_cannot_keep_gives_nobody_a_zero(
+    limit: str, tmp_path: Path, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "in", "anna", GOOD)
+    assert run(tmp_path / "in", tmp_path / "out", "--seconds", limit) == 1
+    told = capsys.readouterr().out
+    assert "nobody was graded: the reference of bits_per_dim" in told and told.count("\n") == 1
+    assert f"(timeout); give more than --seconds {float(limit):g}" in told
+    assert not (tmp_path / "out" / "students").exists()
+
+
+def test_a_limit_of_0_is_not_the_exercises_own(bits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Asked(judge._Asked):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            asked.append(self.seconds)
+
+        def outcomes(self, flat: Any, groups: Any) -> Any:
+            return [Outcome(stopped="timeout")] * len(flat)
+
+    monkeypatch.setattr(judge, "_Asked", Asked)
+    for limit in (0.0, None):
+        judge.grade(None, bits, [], 1, limit)  # type: ignore[arg-type]
+    assert asked == [0.0, bits.spec.seconds]
 
 
 def test_no_sandbox_is_refused(
@@ -425,7 +484,7 @@ def test_killed_and_run_again_is_the_same_as_uninterrupted(
     tmp_path: Path, exercises: Path, level: str
 ) -> None:
     top, secret = tmp_path / "in", tmp_path / "secret"
-    secret.write_text("s")
+    secret.write_text(SECRET)
     for i in range(24):
         write(top, f"s{i:02}", (GOOD, WRONG, during("os._exit(0)"))[i % 3] + f"\n# {i}")
     words = [sys.executable, "-m", "ddpm_lite", "grade", str(top), "--exercises", str(exercises)]

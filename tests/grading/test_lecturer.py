@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +160,7 @@ def test_a_forgotten_variant_gives_nobody_a_zero(
 def test_a_folder_belongs_to_one_set(tmp_path: Path, bits: list[Loaded]) -> None:
     first = plan.plan_of(bits, secret=b"", level="A")
     out = tmp_path / "graded"
-    folder.open_folder(out)
+    folder.open_folder(out, tmp_path / "submitted")
     assert out.stat().st_mode & 0o777 == 0o700
     folder.claim(out, first)
     folder.claim(out, first._replace(level="B", seconds=9.0))
@@ -190,6 +193,88 @@ def test_release_mixes_no_sets(
     assert main([*words_of, "--variant", "autumn"]) == 2
     assert "an --out of its own" in capsys.readouterr().err
     assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.*")} == made
+
+
+@pytest.mark.parametrize(
+    ("out", "said"), [("", "the name is empty"), ("a", "a is a file"), ("a/b", "a is a file")]
+)
+def test_a_release_needs_a_folder(
+    out: str,
+    said: str,
+    tmp_path: Path,
+    exercises: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a").touch()
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["release", "--exercises", str(exercises), "--out", out]) == 2
+    told = capsys.readouterr().err
+    assert said in told and told.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def full() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("stop", [full, interrupt])
+@pytest.mark.parametrize("course", [False, True])
+def test_a_release_is_written_whole_or_not_at_all(
+    stop: Callable[[], None],
+    course: bool,
+    tmp_path: Path,
+    exercises: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whichever file it is at which the disk is full or Ctrl-C comes."""
+    out, numbers = tmp_path / "out", tmp_path / "numbers"
+    text = (exercises / CHAPTER / "bits_per_dim.py").read_text(encoding="utf-8")
+    path = Path(CHAPTER, "bits_per_dim.py")
+    loaded = [source.parse(text.replace("points=2", f"points={n}"), path) for n in (2, 3)]
+
+    def write(e: Loaded) -> None:
+        how = (False, numbers) if course else (True, None)
+        release.write_all({CHAPTER: [e]}, out, tmp_path / "course.toml", *how)
+
+    def there() -> dict[str, bytes]:
+        every = [p for folder in (out, numbers) for p in folder.rglob("*") if p.is_file()]
+        return {str(p.relative_to(tmp_path)): p.read_bytes() for p in every}
+
+    true, calls = os.fsync, 0
+
+    def stopping(handle: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            stop()
+        true(handle)
+
+    write(loaded[1])
+    new = there()
+    at, ends = 0, 0
+    assert len(new) == (2 if course else 6)
+    monkeypatch.setattr(os, "fsync", stopping)
+    for first in (None, loaded[0]):  # into an empty folder, and over an earlier release
+        for number in range(1, len(new) + 1):
+            at, calls = 0, 0
+            shutil.rmtree(out)
+            shutil.rmtree(numbers, ignore_errors=True)
+            if first:
+                write(first)
+            before = there()
+            assert before != new
+            at, calls = number, 0
+            with pytest.raises((OSError, KeyboardInterrupt)):
+                write(loaded[1])
+            assert there() == (before if stop is full else new)
+            ends += 1
+    assert ends == 2 * len(new)
 
 
 def test_gradescopes_folder_keeps_no_exercise_of_before(tmp_path: Path, bits: list[Loaded]) -> None:

@@ -273,6 +273,45 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {
         [*GATED, "--resume", "--out", "HERE/gated.safetensors", "--lr", "1"],
         ["--resume", "another --out"],
     ),
+    "resuming with other weights": (
+        [*GATED, "--resume", "--out", "HERE/gated.safetensors", "--init", "digits-gated"],
+        ["--init was None", "now digits-gated", "another --out"],
+    ),
+    "a flag in words": ([*TRAIN, "positions=false"], ["positions must be True or False"]),
+    "a flag of a level": (
+        [*NET, "--set", "attention='no',", "mults=1,", "width=8"],
+        ["attention must be True or False", "'no'"],
+    ),
+    "a value without end": ([*TRAIN, f"width={'-' * 20_000}1"], ["width", "too deeply nested"]),
+    "levels of an exact likelihood": (
+        [*JUDGE, "HERE/gated.safetensors", "--levels", "5"],
+        ["--levels means nothing", "autoregressive"],
+    ),
+    "sampler of an autoregressive model": (
+        [*JUDGE, "HERE/gated.safetensors", "--sampler", "ddim"],
+        ["--sampler means nothing", "autoregressive"],
+    ),
+    "temperature of a diffusion model": (
+        [*JUDGE, "HERE/unet.safetensors", "--temperature", "2"],
+        ["--temperature means nothing", "diffusion"],
+    ),
+    "a judge that is no classifier": (
+        [
+            *JUDGE[:1],
+            "--n",
+            "4",
+            *JUDGE[3:],
+            "HERE/gated.safetensors",
+            "--ruler",
+            "HERE/gated.safetensors",
+        ],
+        ["--ruler", "is a GatedPixelCNN", "classifier"],
+    ),
+    "export to nowhere": ([*JUDGE, "HERE/gated.safetensors", "--export", ""], ["must end in"]),
+    "export onto itself": (
+        [*JUDGE, "HERE/gated.safetensors", "--export", "HERE/gated.safetensors"],
+        ["is the model itself", "another name"],
+    ),
     "resuming weights": (
         ["train", "gated", "--out", "HERE/ruler.safetensors", "--resume"],
         ["weights only"],

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -374,3 +375,79 @@ def test_a_file_that_is_replaced_while_it_is_read(
 
     monkeypatch.setattr(safetensors, "safe_open", Mixed)
     assert checkpoint.read_info(path)["seed"] == 1
+
+
+@pytest.mark.parametrize("bit", range(7))
+def test_a_flipped_bit_of_the_header_is_seen(bit: int, tmp_path: Path) -> None:
+    """One that leaves valid JSON, such as 4 levels for 5, most of all."""
+    path = tmp_path / "a.safetensors"
+    save(path, gated(), data=IMAGES, remark="x" * 9)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"xxxxxxxxx") + 4] ^= 1 << bit
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"damaged|truncated"):
+        pretrained(path)
+
+
+def test_files_without_a_checksum_of_the_header_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save(path, gated())
+    with safe_open(path, "pt") as file:
+        save_file(load_file(path), path, {"ddpm_lite": file.metadata()["ddpm_lite"]})
+    assert pretrained(path).info["format"] == 1
+
+
+def test_a_changed_file_of_the_package_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "COMMITTED", tmp_path)
+    export(tmp_path / "a.safetensors", gated())
+    assert pretrained("a").info == checkpoint.read_info("a")
+    save(tmp_path / "a.safetensors", gated())  # whole, but another
+    for reader in (pretrained, checkpoint.read_info):
+        with pytest.raises(CheckpointError, match="not the file that came with ddpm_lite"):
+            reader("a")
+
+
+def test_infinite_weights_are_neither_saved_nor_read(tmp_path: Path) -> None:
+    model, path = gated(), tmp_path / "a.safetensors"
+    save(path, model)
+    before = path.read_bytes()
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] = torch.inf
+    with pytest.raises(CheckpointError, match="NaN or infinity"):
+        save(path, model)
+    assert path.read_bytes() == before
+
+
+def test_tensors_that_numpy_does_not_know_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save(path, gated())
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file({k: v.bfloat16() for k, v in load_file(path).items()}, path, metadata)
+    with pytest.raises(CheckpointError, match="its tensors are not those that were written"):
+        pretrained(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("step", float("1e400")), ("step", 99), ("best_step", None)]
+)
+def test_a_state_that_cannot_be_is_refused(field: str, value: object, tmp_path: Path) -> None:
+    model, path = gated(), tmp_path / "a.safetensors"
+    save(path, model, TrainState(model, TrainConfig(steps=4)))
+    with safe_open(path, "pt") as file:
+        info = json.loads(file.metadata()["ddpm_lite"])
+    save_file(load_file(path), path, {"ddpm_lite": json.dumps(info | {field: value})})
+    with pytest.raises(CheckpointError, match="its training state is damaged"):
+        load(path)
+
+
+def test_averages_of_another_shape_are_refused(tmp_path: Path) -> None:
+    model, path = gated(), tmp_path / "a.safetensors"
+    state = TrainState(model, TrainConfig())
+    name = next(iter(state.ema))
+    state.ema[name] = torch.zeros(1)
+    save(path, model, state)
+    with pytest.raises(CheckpointError, match="of another shape"):
+        load(path)

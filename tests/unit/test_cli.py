@@ -23,7 +23,7 @@ GATED = ["train", "gated", "--steps", "4", "--batch", "8", "--every", "2", "--wa
          "--set", "width=4", "layers=2", "classes=10"]  # fmt: skip
 UNET = ["train", "unet", "--steps", "4", "--batch", "8", "--every", "2", "--valid-images", "10",
         "--set", "width=8", "mults=1,", "blocks=1", "attention=False,", "classes=10"]  # fmt: skip
-QUICK = ["--images", "8", "--n", "24", "--steps", "2", "--bootstraps", "5"]
+QUICK = ["--images", "8", "--n", "24", "--bootstraps", "5"]
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_evaluation_reproduces_what_the_checkpoint_states(
 ) -> None:
     ruler = ["--ruler", str(runs / "ruler.safetensors")]
     source, out = str(runs / f"{kind}.safetensors"), tmp_path / "c.safetensors"
-    argv = ["--levels", "6"] if kind == "unet" else []
+    argv = ["--levels", "6", "--steps", "2"] if kind == "unet" else []
     export = ["evaluate", "--model", source, *ruler, *QUICK, *argv, "--export", str(out)]
     assert main(export) == 0
     assert out.with_suffix(".json").exists()

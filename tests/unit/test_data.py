@@ -91,6 +91,7 @@ def test_subsets():
         (torch.zeros(2, 1, 2, 2).byte(), torch.zeros(2).long(), 1, "levels must"),
         (torch.zeros(2, 1, 2, 2).byte(), torch.zeros(2).long(), 257, "levels must"),
         (torch.full((2, 1, 2, 2), 4).byte(), torch.zeros(2).long(), 4, "value 4"),
+        (torch.zeros(2, 1, 2, 2).byte(), torch.tensor([0, -5]), 4, "label -5"),
     ],
 )
 def test_images_reject_what_they_are_not(x, y, levels, says):
@@ -179,6 +180,8 @@ def test_missing_files_say_where_and_what(tmp_path, monkeypatch):
         load("mnist")
     with pytest.raises(DataError, match="where should cifar10 go"):
         load("cifar10", download=True)
+    with pytest.raises(DataError, match=r"root \(--root\) is empty: give the folder"):
+        load("mnist", root="")
     monkeypatch.setenv("DDPM_LITE_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match="nowhere"):
         load("cifar10-cats")
@@ -328,6 +331,44 @@ def test_damaged_pickles(tmp_path, spoil):
         load("cifar10", "test", root=root)
 
 
+DATA, LABELS = np.zeros((10_000, 3072), np.uint8), [0] * 10_000
+
+
+@pytest.mark.parametrize(
+    ("data", "labels", "says"),
+    [
+        (DATA, [*LABELS[1:], 11], "from 0 to 9"),
+        (DATA, [*LABELS[1:], -1], "from 0 to 9"),  # which is the label of "no class" elsewhere
+        (DATA, [*LABELS[1:], -7], "from 0 to 9"),
+        (DATA, [*LABELS[1:], 2.7], "from 0 to 9"),
+        (DATA, [*LABELS[1:], "1"], "from 0 to 9"),
+        (DATA, LABELS[1:], "10,000 whole numbers"),
+        (DATA, None, "10,000 whole numbers"),
+        (np.full((10_000, 3072), np.nan, np.float32), LABELS, r"float32\[10000, 3072\], not uint8"),
+        (np.full((10_000, 3072), 0.9), LABELS, "data are float64"),
+        (np.full((10_000, 3072), 300, np.int16), LABELS, "data are int16"),
+        (np.full((10_000, 3072), -1, np.int8), LABELS, "data are int8"),
+        (DATA.reshape(3072, 10_000), LABELS, r"uint8\[3072, 10000\], not"),
+    ],
+)
+def test_batches_of_other_numbers(tmp_path, data, labels, says):
+    path = tmp_path / "cifar-10-batches-py" / "test_batch"
+    path.parent.mkdir()
+    path.write_bytes(pickle.dumps({b"data": data, b"labels": labels}, protocol=2))
+    with pytest.raises(DataError, match=says) as caught:
+        load("cifar10", "test", root=tmp_path)
+    assert "test_batch cannot be read" in str(caught.value)
+    assert "fetch CIFAR-10 again" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_batch_without_labels_says_so(tmp_path):
+    path = tmp_path / "cifar-10-batches-py" / "test_batch"
+    path.parent.mkdir()
+    path.write_bytes(pickle.dumps({b"data": DATA}, protocol=2))
+    with pytest.raises(DataError, match="holds no data and labels"):
+        load("cifar10", "test", root=tmp_path)
+
+
 def test_a_pickle_that_names_a_function_runs_nothing(tmp_path):
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
@@ -374,8 +415,9 @@ def test_grey_folder_without_classes_and_mixed_sizes(tmp_path):
 
 
 def test_bad_folders(tmp_path):
-    with pytest.raises(DataError, match="is not a folder"):
+    with pytest.raises(DataError, match="is not a folder: it should hold pictures") as caught:
         load(f"folder:{tmp_path}/nothing")
+    assert "DDPM_LITE_DATA" not in str(caught.value)  # which is not asked here
     with pytest.raises(DataError, match="holds no pictures"):
         load(f"folder:{tmp_path}")
     pictures(tmp_path, n=4)
@@ -387,9 +429,66 @@ def test_bad_folders(tmp_path):
         load(f"folder:{tmp_path}")
 
 
-def test_cifar10_as_a_tree_of_jpegs_is_marked(tmp_path):
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_pictures_of_more_than_8_bits_are_refused(tmp_path, mode):
     from PIL import Image
 
+    path = tmp_path / "deep.tif"
+    Image.new(mode, (4, 4), 900).save(path)
+    with pytest.raises(DataError, match=rf"deep\.tif .*mode {mode}, .*: save it as 8-bit"):
+        _readers.read_pictures([path])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_pictures_of_8_bits_are_read(tmp_path, mode):
+    from PIL import Image
+
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    Image.new(mode, (4, 5)).save(path)
+    assert _readers.read_pictures([path]).shape == (1, 1 if mode in ("1", "L") else 3, 5, 4)
+
+
+def test_what_a_mac_leaves_behind_is_no_picture_and_no_class(tmp_path):
+    expected = load(f"folder:{pictures(tmp_path)}").hash
+    for folder in ("__MACOSX/a", ".thumbs", "a/.thumbs", "a/__MACOSX"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "001.png").write_bytes(b"")
+    (tmp_path / "a" / "._000.png").write_bytes(b"")
+    (tmp_path / "._000.png").write_bytes(b"")
+    (tmp_path / "a" / "notes.txt").write_text("not a picture")
+    (tmp_path / "a" / "folder.png").mkdir()
+    assert load(f"folder:{tmp_path}").hash == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_is_no_picture(tmp_path):
+    os.mkfifo(pictures(tmp_path) / "a" / "000a.png")
+    files, _, _ = _readers.list_tree(tmp_path)  # reading it would wait for ever
+    assert len(files) == 40 and all(file.is_file() for file in files)
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ("x.png", r"x\.png lies beside class folders \(a, \.\.\.\): move it"),
+        ("a/more/x.png", r"x\.png lies too deep.*move it up"),
+        ("b/one/two/x.png", r"x\.png lies too deep.*move it up"),
+        ("train/c/x.png", r"x\.png lies too deep.*the folder that holds the classes"),
+    ],
+)
+def test_pictures_elsewhere_are_not_dropped_in_silence(tmp_path, place, says):
+    pictures(tmp_path)
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "a" / "000.png").rename(tmp_path / place)
+    with pytest.raises(DataError, match=says) as caught:
+        load(f"folder:{tmp_path}")
+    assert "\n" not in str(caught.value)
+
+
+def test_cifar10_as_a_tree_of_jpegs_is_marked(tmp_path, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.setitem(_readers.CIFAR10_EACH, "test", 2)  # the real ones: test_data_real.py
     for i, name in enumerate(_readers.CIFAR10):
         folder = tmp_path / "cifar10" / "test" / name
         folder.mkdir(parents=True)
@@ -399,6 +498,10 @@ def test_cifar10_as_a_tree_of_jpegs_is_marked(tmp_path):
     assert test.y.tolist() == [i for i in range(10) for _ in range(2)]
     assert "JPEG copy" in test.note
     assert len(load("cifar10-cats", "test", root=tmp_path)) == 2
+    (tmp_path / "cifar10" / "test" / "dog" / "1.jpg").unlink()
+    with pytest.raises(DataError, match=r"test holds 1 in dog, not 2 pictures.*fetch") as caught:
+        load("cifar10", "test", root=tmp_path)
+    assert str(tmp_path) in str(caught.value)
     (tmp_path / "cifar10" / "test" / "cat").rename(tmp_path / "cifar10" / "test" / "Cat")
     with pytest.raises(DataError, match="one folder per class"):
         load("cifar10", "test", root=tmp_path)

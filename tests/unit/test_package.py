@@ -20,6 +20,7 @@ LAYERS = [
         "baselines",
         "cost",
         "files",
+        "provenance",
         "version",
         "_bootstrap",
         "_container",

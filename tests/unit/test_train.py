@@ -437,3 +437,22 @@ def test_fit_is_the_same_run_when_resumed_between_looks(tmp_path: Path) -> None:
     assert resumed is not None
     assert run(other, resumed) == whole[1:]
     assert same(state.weights(), resumed.weights()) and state.best_step == resumed.best_step
+
+
+def test_the_state_of_another_model_of_the_same_shapes_is_refused() -> None:
+    model, other = gated(), gated()
+    with pytest.raises(ValueError, match="belongs to another model"):
+        next(train(model, IMAGES, ar_loss, CONFIG, TrainState(other, CONFIG)))
+
+
+def test_a_validation_loss_that_is_no_number_ends_the_run() -> None:
+    model = gated()
+    state = TrainState(model, CONFIG)
+
+    def loss(net: nn.Module, x: Tensor, y: Tensor | None, draws: Draws) -> Tensor:
+        found = ar_loss(net, x, y, draws)
+        return found if net.training else found * torch.nan
+
+    with pytest.raises(FloatingPointError, match="validation loss is nan at step 3: lower lr"):
+        list(fit(model, IMAGES, loss, CONFIG, state, valid=IMAGES, every=3))
+    assert state.best is None

@@ -77,10 +77,18 @@ def test_nobody_elses_text_reaches_a_shell() -> None:
             assert all(text.startswith("matrix.") for text in inside), command
 
 
-def test_a_strangers_pull_request_does_not_reach_our_own_machine() -> None:
+def test_our_own_machine_waits_for_the_label() -> None:
+    """What YAML can give; that a stranger's copy of it is not run is the repository's setting."""
     ours = {name: job for name, job in JOBS.items() if "self-hosted" in job["runs-on"]}
     assert list(ours) == ["gpu/gpu"]
     assert ours["gpu/gpu"]["if"] == (
         "github.event_name == 'workflow_dispatch' || github.event.label.name == 'gpu'"
     )
     assert WORKFLOWS["gpu"][True]["pull_request"] == {"types": ["labeled"]}
+    assert "event.label.name" in WORKFLOWS["gpu"]["concurrency"]["group"]  # others cancel nothing
+
+
+def test_a_job_that_hangs_is_reported_and_other_branches_are_not_published() -> None:
+    told = JOBS["weekly/report"]["if"]
+    assert "always()" in told and "'failure'" in told and "'cancelled'" in told
+    assert JOBS["pages/deploy"]["if"] == "github.ref == 'refs/heads/main'"
