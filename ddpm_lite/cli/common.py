@@ -77,18 +77,33 @@ def stated(model: str) -> Iterator[None]:
         ) from error
 
 
-def writable(path: str, suffix: str) -> Path:
-    """`path`, found out to be one that can be written before any work is done for it."""
-    import os
+def refuse_foreign(args: argparse.Namespace, diffusion: bool) -> None:
+    """ValueError for an option of the other family, which would be passed over in silence."""
+    family, foreign = "autoregressive", ["sampler", "steps", "guidance", "first", "levels"]
+    if diffusion:
+        family, foreign = "diffusion", ["temperature"]
+    for option in foreign:
+        if getattr(args, option, None) is not None:
+            raise ValueError(f"--{option} means nothing to {args.model}, which is {family}")
 
+
+def writable(path: str, suffix: str, option: str = "--out") -> Path:
+    """`path`, found out to be one that can be written before any work is done for it."""
     target = Path(path)
     if target.suffix != suffix:
-        raise ValueError(f"--out {path}: the name must end in {suffix}")
+        raise ValueError(f"{option} {path}: the name must end in {suffix}")
     if target.is_dir():
-        raise ValueError(f"--out {path} is a directory: give the name of a file")
+        raise ValueError(f"{option} {path} is a directory: give the name of a file")
+    return placeable(target, option)
+
+
+def placeable(target: Path, option: str = "--out") -> Path:
+    """`target`, which may be made: the nearest folder above it that is there can be written in."""
+    import os
+
     folder = next(p for p in target.absolute().parents if p.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f"--out {path}: cannot write in {folder}")
+        raise ValueError(f"{option} {target}: cannot write in {folder}")
     return target
 
 

@@ -14,6 +14,7 @@ from .common import (
     add_sampling,
     device,
     positive,
+    refuse_foreign,
     stated,
     whole,
     writable,
@@ -63,14 +64,9 @@ def run(args: argparse.Namespace) -> Answer:
         raise ValueError(f"{args.model} is a {kind}: it has no likelihood, give it as --ruler")
     if args.ode and (args.ode < 2 or not isinstance(model, Denoiser)):
         raise ValueError("--ode N is for a diffusion model and two or more images")
-    family, foreign = "autoregressive", ["sampler", "steps", "guidance", "first", "levels"]
-    if isinstance(model, Denoiser):
-        family, foreign = "diffusion", ["temperature"]
-    for option in foreign:
-        if getattr(args, option) is not None:
-            raise ValueError(f"--{option} means nothing to {args.model}, which is {family}")
+    refuse_foreign(args, isinstance(model, Denoiser))
     if args.export is not None:
-        target = writable(args.export, ".safetensors")
+        target = writable(args.export, ".safetensors", "--export")
         if target.resolve() == Path(args.model).resolve():
             raise ValueError(f"--export {target} is the model itself: give another name")
         checkpoint.rounded(model)  # measure what will be committed

@@ -65,7 +65,7 @@ def write(out: Path, x: Tensor, levels: int) -> None:
 
 def target(path: str, channels: int) -> Path:
     """Where `write` may put images of so many channels, found out before any work."""
-    from .common import writable
+    from .common import placeable, writable
 
     out = Path(path)
     if out.suffix:
@@ -75,9 +75,7 @@ def target(path: str, channels: int) -> Path:
     else:
         if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
             raise ValueError(f"--out {path} is there already: give a new folder")
-        folder = next(p for p in out.absolute().parents if p.exists())
-        if not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise ValueError(f"--out {path}: cannot write in {folder}")
+        placeable(out)
     if out.suffix != ".npy" and channels not in (1, 3):
         raise ValueError(f"a picture has 1 or 3 channels, not {channels}: give --out NAME.npy")
     return out

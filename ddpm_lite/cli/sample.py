@@ -8,7 +8,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from .common import Answer, add_common, add_sampling, device, positive, writable
+from .common import Answer, add_common, add_sampling, device, positive, refuse_foreign, writable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,10 +44,7 @@ def run(args: argparse.Namespace) -> Answer:
     diffusion = isinstance(model, Denoiser)
     if not diffusion and not hasattr(model, "sample"):
         raise ValueError(f"{args.model} is a {type(model).__name__}: it makes no images")
-    family = "diffusion" if diffusion else "autoregressive"
-    for option in ("temperature",) if diffusion else ("sampler", "steps", "guidance"):
-        if getattr(args, option) is not None:
-            raise ValueError(f"--{option} means nothing to {args.model}, which is {family}")
+    refuse_foreign(args, diffusion)
     chosen = {k: getattr(args, k) for k in ("sampler", "steps", "temperature")}
     config = EvalConfig(seed=args.seed, **{k: v for k, v in chosen.items() if v is not None})
     images = generate(model, args.n, config, args.label, args.guidance)

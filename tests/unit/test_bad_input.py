@@ -307,7 +307,10 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["--ruler", "is a GatedPixelCNN", "classifier"],
     ),
-    "export to nowhere": ([*JUDGE, "HERE/gated.safetensors", "--export", ""], ["must end in"]),
+    "export to nowhere": (
+        [*JUDGE, "HERE/gated.safetensors", "--export", ""],
+        ["--export", "must end in"],
+    ),
     "export onto itself": (
         [*JUDGE, "HERE/gated.safetensors", "--export", "HERE/gated.safetensors"],
         ["is the model itself", "another name"],
